@@ -1,0 +1,29 @@
+// The pybind11 module: what was built, and the constants that tests and Python share with the kernels. Loading it
+// registers the ops.
+#include <pybind11/pybind11.h>
+
+#include <string>
+
+#include "common/polar.h"
+
+namespace py = pybind11;
+
+PYBIND11_MODULE(_C, m) {
+  m.doc() = "Kernels of polarmask_ops.";
+  m.def("build_info", [] {
+    py::dict info;
+    info["version"] = POLARMASK_VERSION;
+    info["torch"] = POLARMASK_TORCH_VERSION;
+    info["compiler"] = __VERSION__;
+    info["cuda"] =
+        std::string(POLARMASK_CUDA_VERSION).empty() ? py::object(py::none()) : py::str(POLARMASK_CUDA_VERSION);
+    info["cuda_archs"] = POLARMASK_CUDA_ARCHS;
+    return info;
+  });
+  m.attr("MIN_RAYS") = polarmask::kMinRays;
+  m.attr("MAX_RAYS") = polarmask::kMaxRays;
+  m.def("ray_direction", [](int64_t k, int64_t num_rays) {
+    const auto u = polarmask::ray_direction(k, num_rays);
+    return py::make_tuple(u.x, u.y);
+  });
+}

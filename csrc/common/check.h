@@ -1,0 +1,73 @@
+// Argument checks of the host functions. A failed one reaches Python as a ValueError (or an IndexError) that names the
+// op, the argument, what was expected and what was got.
+#pragma once
+
+#include <sstream>
+#include <stdexcept>
+#include <string>
+
+#include "polar.h"
+#include "torch.h"
+
+namespace polarmask {
+
+template <class... Parts>
+std::string text_of(const Parts&... parts) {
+  std::ostringstream text;
+  (text << ... << parts);
+  return text.str();
+}
+
+template <class... Parts>
+[[noreturn]] void fail(const Parts&... parts) {
+  throw std::invalid_argument(text_of(parts...));
+}
+
+template <class... Parts>
+void check(bool holds, const Parts&... parts) {
+  if (!holds) fail(parts...);
+}
+
+template <class... Parts>
+void check_index(bool holds, const Parts&... parts) {
+  if (!holds) throw std::out_of_range(text_of(parts...));
+}
+
+inline std::string shape_of(const Tensor& tensor) {
+  std::string text = "(";
+  for (int64_t d = 0; d < tensor.dim(); ++d) text += (d ? ", " : "") + std::to_string(tensor.size(d));
+  return text + (tensor.dim() == 1 ? ",)" : ")");
+}
+
+inline std::string device_of(const Tensor& tensor) {
+  return tensor.is_cuda() ? "cuda:" + std::to_string(tensor.get_device()) : tensor.is_cpu() ? "cpu" : "another device";
+}
+
+inline void check_dim(const char* op, const char* name, const Tensor& tensor, int64_t dim, const char* shape) {
+  check(tensor.dim() == dim, op, ": expected ", name, " of shape ", shape, ", got ", shape_of(tensor));
+}
+
+inline void check_size(const char* op, const char* name, const Tensor& tensor, int64_t dim, int64_t size,
+                       const char* shape) {
+  check(tensor.size(dim) == size, op, ": expected ", name, " of shape ", shape, " with size ", size, " in dimension ",
+        dim, ", got ", shape_of(tensor));
+}
+
+inline void check_same_device(const char* op, const char* name, const Tensor& tensor, const char* other_name,
+                              const Tensor& other) {
+  check(tensor.is_cpu() == other.is_cpu() && tensor.get_device() == other.get_device(), op, ": expected ", name,
+        " on the device of ", other_name, " (", device_of(other), "), got ", device_of(tensor));
+}
+
+inline void check_num_rays(const char* op, int64_t num_rays) {
+  check(num_rays >= kMinRays && num_rays <= kMaxRays, op, ": expected num_rays from ", kMinRays, " to ", kMaxRays,
+        ", got ", num_rays);
+}
+
+// Until the CUDA half of an op is there, its host function ends here for CUDA tensors.
+[[noreturn]] inline void no_cuda_kernel(const char* op) {
+  throw std::runtime_error(text_of(op, ": this version of polarmask_ops has no CUDA kernel for ", op,
+                                   "; move the tensors to the CPU, tensor.cpu()"));
+}
+
+}  // namespace polarmask

@@ -1,0 +1,40 @@
+// The one door to libtorch: its stable ABI, under the names that the host functions use.
+#pragma once
+
+#include <torch/csrc/stable/accelerator.h>
+#include <torch/csrc/stable/library.h>
+#include <torch/csrc/stable/ops.h>
+#include <torch/csrc/stable/tensor.h>
+#include <torch/headeronly/util/BFloat16.h>
+#include <torch/headeronly/util/Half.h>
+
+#include <optional>
+
+namespace polarmask {
+
+using torch::headeronly::ScalarType;
+using torch::stable::parallel_for;
+using torch::stable::Tensor;
+
+using Half = torch::headeronly::Half;
+using BFloat16 = torch::headeronly::BFloat16;
+
+// Calls body.operator()<T>() with the C++ type of a geometry tensor: double, or float for the rest (Python has promoted
+// it).
+template <class Body>
+decltype(auto) dispatch_float(ScalarType dtype, Body&& body) {
+  if (dtype == ScalarType::Double) return body.template operator()<double>();
+  return body.template operator()<float>();
+}
+
+// The same with the half precisions, for ops that read them as they are.
+template <class Body>
+decltype(auto) dispatch_any_float(ScalarType dtype, Body&& body) {
+  switch (dtype) {
+    case ScalarType::Half: return body.template operator()<Half>();
+    case ScalarType::BFloat16: return body.template operator()<BFloat16>();
+    default: return dispatch_float(dtype, body);
+  }
+}
+
+}  // namespace polarmask

@@ -1,0 +1,1 @@
+"""PolarMask: the reference model, its trainer, evaluation and prediction."""

@@ -1,0 +1,14 @@
+from typing import TypedDict
+
+class BuildInfo(TypedDict):
+    version: str
+    torch: str
+    compiler: str
+    cuda: str | None
+    cuda_archs: str
+
+MIN_RAYS: int
+MAX_RAYS: int
+
+def build_info() -> BuildInfo: ...
+def ray_direction(k: int, num_rays: int) -> tuple[float, float]: ...

@@ -1,0 +1,24 @@
+import pytest
+import torch
+
+from polarmask_ops import _C
+
+
+def devices() -> list[str]:
+    return ["cpu", "cuda"] if torch.cuda.is_available() and _C.build_info()["cuda"] else ["cpu"]
+
+
+@pytest.fixture(params=devices())
+def device(request) -> str:
+    return request.param
+
+
+def pytest_generate_tests(metafunc):
+    """The dtypes and bad inputs of an OpTester come from its class."""
+    if metafunc.cls is None or not hasattr(metafunc.cls, "bad_inputs"):
+        return
+    if "dtype" in metafunc.fixturenames:
+        metafunc.parametrize("dtype", metafunc.cls.dtypes, ids=lambda dtype: str(dtype).removeprefix("torch."))
+    if "bad" in metafunc.fixturenames:
+        ids = [f"{'-'.join(bad.changes)}-{n}" for n, bad in enumerate(metafunc.cls.bad_inputs)]
+        metafunc.parametrize("bad", metafunc.cls.bad_inputs, ids=ids)

@@ -1,0 +1,176 @@
+"""What every op must stand, written once: subclass OpTester, fill in the fields, and pytest runs the checks.
+
+The NumPy references of tests/reference get the same keyword arguments as the op, tensors turned into arrays (half
+precision into float32) and everything else as it is.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, fields, is_dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+
+FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+GEOMETRY = (torch.float32, torch.float64)  # exact comparisons: half precision only adds a cast before them
+
+
+@dataclass(frozen=True)
+class Bad:
+    """A call that must fail: the arguments that differ from the sample, the error, and words of its message."""
+
+    changes: dict[str, Any]
+    error: type[Exception]
+    words: tuple[str, ...]
+
+
+def leaves(value: Any) -> list[Any]:
+    """The tensors (and other leaves) of a result, through tuples, lists, dicts and dataclasses."""
+    if is_dataclass(value):
+        return [leaf for field in fields(value) for leaf in leaves(getattr(value, field.name))]
+    if isinstance(value, (tuple, list)):
+        return [leaf for item in value for leaf in leaves(item)]
+    return [value]
+
+
+def change_tensors(value: Any, change: Callable[[Tensor], Any]) -> Any:
+    """The same structure with `change` applied to every tensor, inside dataclasses too."""
+    if isinstance(value, Tensor):
+        return change(value)
+    if is_dataclass(value):
+        return type(value)(*(change_tensors(getattr(value, field.name), change) for field in fields(value)))
+    if isinstance(value, (tuple, list)):
+        return type(value)(change_tensors(item, change) for item in value)
+    if isinstance(value, dict):
+        return {key: change_tensors(item, change) for key, item in value.items()}
+    return value
+
+
+def array(tensor: Tensor) -> np.ndarray:
+    half = tensor.dtype in (torch.float16, torch.bfloat16)
+    return (tensor.float() if half else tensor).detach().cpu().numpy()
+
+
+def strided(tensor: Tensor) -> Tensor:
+    """The same values, no dimension contiguous."""
+    if tensor.dim() == 0:
+        return tensor
+    wide = tensor.new_empty([2 * size + 1 for size in reversed(tensor.shape)])
+    view = wide[tuple(slice(1, None, 2) for _ in tensor.shape)].permute(*reversed(range(tensor.dim())))
+    return view.copy_(tensor)
+
+
+class Recorder(TorchFunctionMode):
+    """Keeps the calls of torch.ops.polarmask that a public function makes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls: list[tuple[Any, tuple[Any, ...]]] = []
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        if isinstance(func, (torch._ops.OpOverload, torch._ops.OpOverloadPacket)) and "polarmask" in str(func):
+            self.calls.append((func, args))
+        return func(*args, **(kwargs or {}))
+
+
+class OpTester:
+    function: ClassVar[Callable[..., Any]]
+    reference: ClassVar[Callable[..., Any]]
+    dtypes: ClassVar[tuple[torch.dtype, ...]] = FLOATS
+    differentiable: ClassVar[tuple[str, ...]] = ()  # arguments for gradcheck
+    twice: ClassVar[bool] = True  # gradgradcheck as well
+    fixed_shape: ClassVar[bool] = True  # torch.compile(fullgraph=True) gives the same
+    bad_inputs: ClassVar[tuple[Bad, ...]] = ()
+
+    def sample(self, dtype: torch.dtype, device: str) -> dict[str, Any]:
+        """Keyword arguments of a typical call."""
+        raise NotImplementedError
+
+    def more_samples(self, dtype: torch.dtype, device: str) -> list[dict[str, Any]]:
+        """Further calls to compare with the reference: options, corner cases."""
+        return []
+
+    def empty(self, dtype: torch.dtype, device: str) -> list[dict[str, Any]]:
+        """Calls without rows, instances or pixels."""
+        return []
+
+    def small(self, device: str) -> dict[str, Any]:
+        """The sample of gradcheck: float64, few elements, no ties."""
+        return self.sample(torch.float64, device)
+
+    def tolerance(self, dtype: torch.dtype) -> dict[str, float]:
+        """rtol and atol against the reference; none: equal."""
+        return {"rtol": 0.0, "atol": 0.0}
+
+    def compare(self, got: Any, kwargs: dict[str, Any], dtype: torch.dtype) -> None:
+        want = type(self).reference(**change_tensors(kwargs, array))
+        got_leaves, want_leaves = leaves(got), leaves(want)
+        assert len(got_leaves) == len(want_leaves)
+        for left, right in zip(got_leaves, want_leaves, strict=True):
+            if not isinstance(left, Tensor):
+                assert left == right
+                continue
+            assert left.shape == np.shape(right)
+            np.testing.assert_allclose(array(left), right, **self.tolerance(dtype))
+
+    @pytest.mark.parametrize("layout", ["contiguous", "strided"])
+    def test_matches_reference(self, dtype, device, layout):
+        torch.manual_seed(0)
+        for kwargs in [self.sample(dtype, device), *self.more_samples(dtype, device)]:
+            given = change_tensors(kwargs, strided) if layout == "strided" else kwargs
+            self.compare(type(self).function(**given), kwargs, dtype)
+
+    def test_empty(self, dtype, device):
+        for kwargs in self.empty(dtype, device):
+            self.compare(type(self).function(**kwargs), kwargs, dtype)
+
+    def test_gradients(self, device):
+        if not self.differentiable:
+            pytest.skip("not differentiable")
+        torch.manual_seed(0)
+        kwargs = self.small(device)
+
+        def call(*inputs):
+            return type(self).function(**{**kwargs, **dict(zip(self.differentiable, inputs, strict=True))})
+
+        inputs = [kwargs[name].detach().clone().requires_grad_() for name in self.differentiable]
+        assert torch.autograd.gradcheck(call, inputs)
+        if self.twice:
+            assert torch.autograd.gradgradcheck(call, inputs)
+
+    def test_opcheck(self, device):
+        torch.manual_seed(0)
+        kwargs = self.sample(torch.float32, device)
+        for name in self.differentiable:
+            kwargs[name] = kwargs[name].detach().requires_grad_()
+        with Recorder() as recorder:
+            type(self).function(**kwargs)
+        for op, args in recorder.calls:
+            torch.library.opcheck(op, args)
+
+    def test_compile(self, device):
+        if not self.fixed_shape:
+            pytest.skip("the length of the result depends on the data")
+        torch.manual_seed(0)
+        kwargs = self.sample(torch.float32, device)
+        compiled = torch.compile(type(self).function, fullgraph=True, backend="aot_eager")
+        for got, want in zip(leaves(compiled(**kwargs)), leaves(type(self).function(**kwargs)), strict=True):
+            torch.testing.assert_close(got, want, rtol=0, atol=0, equal_nan=True)
+
+    def test_autocast_changes_nothing(self, device):
+        torch.manual_seed(0)
+        kwargs = self.sample(torch.float32, device)
+        want = leaves(type(self).function(**kwargs))
+        with torch.autocast(device, torch.bfloat16):
+            got = leaves(type(self).function(**kwargs))
+        for left, right in zip(got, want, strict=True):
+            torch.testing.assert_close(left, right, rtol=0, atol=0, equal_nan=True)
+
+    def test_bad_input(self, bad, device):
+        kwargs = {**self.sample(torch.float32, device), **bad.changes}
+        with pytest.raises(bad.error) as raised:
+            type(self).function(**kwargs)
+        assert [word for word in (type(self).function.__name__, *bad.words) if word not in str(raised.value)] == []
