@@ -1,0 +1,46 @@
+"""Checks and conversions of arguments that the public functions share. Errors name op, argument, expected and got."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+def _tensor(op: str, name: str, value: Any) -> Tensor:
+    if not isinstance(value, Tensor):
+        raise TypeError(f"{op}: expected {name} to be a tensor, got {type(value).__name__}")
+    return value
+
+
+def floats(op: str, **tensors: Tensor) -> tuple[Tensor, ...]:
+    """The tensors in their common floating-point dtype, at least float32."""
+    dtype = torch.float32
+    for name, tensor in tensors.items():
+        if not _tensor(op, name, tensor).is_floating_point():
+            raise TypeError(f"{op}: expected {name} of a floating-point dtype, got {tensor.dtype}")
+        dtype = torch.promote_types(dtype, tensor.dtype)
+    return tuple(tensor.to(dtype) for tensor in tensors.values())
+
+
+def int64(op: str, name: str, value: Tensor) -> Tensor:
+    """An int32 or int64 tensor as int64."""
+    if _tensor(op, name, value).dtype not in (torch.int32, torch.int64):
+        raise TypeError(f"{op}: expected {name} of dtype int32 or int64, got {value.dtype}")
+    return value.to(torch.int64)
+
+
+def choice(op: str, name: str, value: str, choices: Sequence[str]) -> str:
+    if value not in choices:
+        raise ValueError(f"{op}: expected {name} to be one of {', '.join(map(repr, choices))}, got {value!r}")
+    return value
+
+
+def image_size(op: str, size: Sequence[int]) -> tuple[int, int]:
+    """(H, W), not negative, with less than 2³¹ pixels."""
+    if len(size) != 2:
+        raise ValueError(f"{op}: expected size to be (H, W), got {tuple(size)}")
+    height, width = size
+    if height < 0 or width < 0 or height * width >= 2**31:
+        raise ValueError(f"{op}: expected size to be (H, W) with H, W >= 0 and H * W < 2**31, got {tuple(size)}")
+    return height, width

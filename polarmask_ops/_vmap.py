@@ -1,0 +1,48 @@
+"""torch.vmap for the ops: fold the batch into the rows where rows are independent, else loop over it."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+def register(name: str, rows: Sequence[int] = ()) -> None:
+    """Let vmap through ``torch.ops.polarmask.<name>``.
+
+    ``rows`` are the positions of the arguments whose first dimension is the rows of the result. When only these are
+    batched, the batch is folded into them and the op runs once; else it runs once an element.
+    """
+    op = getattr(torch.ops.polarmask, name)
+
+    def fold(size: int, dims: Sequence[Any], args: list[Any]) -> Any:
+        count = 0
+        for k in rows:
+            if args[k] is not None:
+                tensor = args[k].unsqueeze(0) if dims[k] is None else args[k].movedim(dims[k], 0)
+                count = tensor.shape[1]
+                args[k] = tensor.expand(size, *tensor.shape[1:]).flatten(0, 1)
+        return torch.utils._pytree.tree_map(lambda out: out.unflatten(0, (size, count)), op(*args))
+
+    def loop(size: int, dims: Sequence[Any], args: list[Any]) -> Any:
+        results = [
+            op(*(arg.select(dim, k) if isinstance(dim, int) else arg for arg, dim in zip(args, dims, strict=True)))
+            for k in range(size)
+        ]
+        return torch.utils._pytree.tree_map(lambda *outs: torch.stack(outs), *results)
+
+    def vmap(info: Any, in_dims: Sequence[Any], *args: Any) -> Any:
+        batched = {k for k, dim in enumerate(in_dims) if isinstance(dim, int)}
+        result = (fold if batched <= set(rows) else loop)(info.batch_size, in_dims, list(args))
+        return result, (0 if isinstance(result, Tensor) else tuple(0 for _ in result))
+
+    torch.library.register_vmap(f"polarmask::{name}", vmap)
+
+
+def refuse(name: str) -> None:
+    """For ops whose result has a length that depends on the data."""
+
+    def vmap(info: Any, in_dims: Sequence[Any], *args: Any) -> Any:
+        raise RuntimeError(f"{name}: vmap is not possible, the length of the result depends on the data; use a loop")
+
+    torch.library.register_vmap(f"polarmask::{name}", vmap)
