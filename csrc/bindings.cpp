@@ -5,6 +5,7 @@
 #include <string>
 
 #include "common/polar.h"
+#include "ops/polar_iou/polar_iou.h"
 
 namespace py = pybind11;
 
@@ -22,6 +23,7 @@ PYBIND11_MODULE(_C, m) {
   });
   m.attr("MIN_RAYS") = polarmask::kMinRays;
   m.attr("MAX_RAYS") = polarmask::kMaxRays;
+  m.attr("POLAR_IOU_FLOOR") = polarmask::kPolarIouFloor;
   m.def("ray_direction", [](int64_t k, int64_t num_rays) {
     const auto u = polarmask::ray_direction(k, num_rays);
     return py::make_tuple(u.x, u.y);

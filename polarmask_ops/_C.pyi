@@ -9,6 +9,7 @@ class BuildInfo(TypedDict):
 
 MIN_RAYS: int
 MAX_RAYS: int
+POLAR_IOU_FLOOR: float
 
 def build_info() -> BuildInfo: ...
 def ray_direction(k: int, num_rays: int) -> tuple[float, float]: ...

@@ -2,6 +2,7 @@
 
 from ._extension import _C
 from .outlines import Outlines
+from .polar_iou import polar_centerness, polar_iou, polar_iou_loss
 
-__all__ = ["Outlines"]
+__all__ = ["Outlines", "polar_centerness", "polar_iou", "polar_iou_loss"]
 __version__ = _C.build_info()["version"]

@@ -148,6 +148,7 @@ class OpTester:
             kwargs[name] = kwargs[name].detach().requires_grad_()
         with Recorder() as recorder:
             type(self).function(**kwargs)
+        assert recorder.calls
         for op, args in recorder.calls:
             torch.library.opcheck(op, args)
 

@@ -1,0 +1,296 @@
+"""Polar IoU, the loss made of it, and polar centerness."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from . import _arguments, _vmap
+from ._extension import _C
+
+_REDUCTIONS = {"none": 0, "mean": 1, "sum": 2}
+
+
+def polar_iou(pred: Tensor, target: Tensor, *, power: int = 1) -> Tensor:
+    """IoU of shapes given by rays around one centre: Σ min(p, t)^power / Σ max(p, t)^power.
+
+    Parameters
+    ----------
+    pred, target : Tensor, shape (N, R), float
+        Ray lengths in pixels. Negative ones count as 0.
+    power : {1, 2}
+        1 is PolarMask's measure, 2 the IoU of the areas in polar coordinates.
+
+    Returns
+    -------
+    Tensor, shape (N,), float32 (float64 for float64)
+        In [0, 1]. 0 for rows with NaN or infinite rays, and for rows without any area. Differentiable in both, twice;
+        where two rays are equal the gradient goes half to each side.
+
+    Raises
+    ------
+    TypeError
+        If an argument is not a floating-point tensor.
+    ValueError
+        If the shapes differ or are not (N, R), or ``power`` is neither 1 nor 2.
+
+    Notes
+    -----
+    Source: PolarMask, section 3.4 (arXiv 1909.13226).
+
+    Examples
+    --------
+    >>> polar_iou(torch.tensor([[1.0, 2.0, 3.0]]), torch.tensor([[2.0, 2.0, 2.0]]))
+    tensor([0.7143])
+    """
+    pred, target = _rays("polar_iou", power, pred=pred, target=target)
+    iou: Tensor = torch.ops.polarmask.polar_iou(pred, target, None, None, power, False, False, 0)[0]
+    return iou
+
+
+def polar_iou_loss(
+    pred: Tensor,
+    target: Tensor,
+    weight: Tensor | None = None,
+    *,
+    power: int = 1,
+    log_pred: bool = False,
+    reduction: str = "mean",
+    avg_factor: float | Tensor | None = None,
+) -> Tensor:
+    """Polar IoU loss: −log(Σ min(p, t)^power / Σ max(p, t)^power), per row times weight, reduced.
+
+    Parameters
+    ----------
+    pred : Tensor, shape (N, R), float
+        Predicted ray lengths in pixels, or their logarithms with ``log_pred``.
+    target : Tensor, shape (N, R), float
+        Ray lengths in pixels.
+    weight : Tensor, shape (N,), float, optional
+        Weights of the rows. A row of weight 0 is absent: it is not read, and gets no gradient, its weight included.
+    power : {1, 2}
+        1 is the released loss, 2 the true polar area.
+    log_pred : bool
+        ``pred`` holds logarithms; exp is taken inside the kernel.
+    reduction : {"mean", "sum", "none"}
+        ``"mean"`` divides by ``avg_factor``, without one by Σ weight (N without weights). A divisor <= 0 gives loss 0
+        with zero gradients.
+    avg_factor : float or 0-d Tensor, optional
+        Divisor of ``"mean"``. A tensor stays on its device and is detached.
+
+    Returns
+    -------
+    Tensor, shape () or (N,), float32 (float64 for float64)
+        Differentiable in pred, target and weight, twice; gradients have the dtype of their input. Half precision is
+        accumulated in float32. Equal rays give the gradient half to each side. The sum over the rows has a fixed
+        order: the result does not depend on the number of threads.
+
+    Raises
+    ------
+    TypeError
+        If an argument is not a floating-point tensor.
+    ValueError
+        If shapes or devices do not fit, an option is unknown, or ``avg_factor`` comes with another reduction.
+
+    Notes
+    -----
+    Computed as log1p(Σ|p − t| / Σ min), which keeps its precision near IoU 1; Σ min is floored at 1e-12. Negative or
+    NaN rays in rows of weight other than 0 give NaN. As for every custom op of torch, ``torch.func.grad`` raises and
+    ``torch.func.jvp`` is silently zero; double backward works in eager mode only.
+
+    Source: PolarMask, section 3.4 (arXiv 1909.13226).
+
+    Examples
+    --------
+    >>> pred = torch.tensor([[1.0, 2.0, 3.0]], requires_grad=True)
+    >>> loss = polar_iou_loss(pred, torch.tensor([[2.0, 2.0, 2.0]]))
+    >>> loss.backward()
+    >>> loss.detach(), pred.grad
+    (tensor(0.3365), tensor([[-0.2000, -0.0286,  0.1429]]))
+    """
+    op = "polar_iou_loss"
+    _arguments.choice(op, "reduction", reduction, tuple(_REDUCTIONS))
+    if avg_factor is not None and reduction != "mean":
+        raise ValueError(f"{op}: expected reduction 'mean' with avg_factor, got {reduction!r}")
+    pred, target = _rays(op, power, pred=pred, target=target)
+    dtype = torch.promote_types(pred.dtype, torch.float32)
+    if weight is not None:
+        weight = _arguments.floats(op, weight=weight)[0].to(dtype)
+    if isinstance(avg_factor, Tensor):
+        if avg_factor.dim() != 0:
+            raise ValueError(f"{op}: expected avg_factor to be a number or a 0-d tensor, got {tuple(avg_factor.shape)}")
+        avg_factor = avg_factor.detach().to(dtype)
+    elif avg_factor is not None:
+        avg_factor = torch.full((), avg_factor, dtype=dtype, device=pred.device)
+    options = (power, log_pred, True, _REDUCTIONS[reduction])
+    loss: Tensor = torch.ops.polarmask.polar_iou(pred, target, weight, avg_factor, *options)[0]
+    return loss
+
+
+def polar_centerness(rays: Tensor) -> Tensor:
+    """Polar centerness of points: sqrt(shortest ray / longest ray).
+
+    Parameters
+    ----------
+    rays : Tensor, shape (N, R), float
+        Ray lengths in pixels. Negative ones count as 0.
+
+    Returns
+    -------
+    Tensor, shape (N,), float32 (float64 for float64)
+        In [0, 1]; 0 where the longest ray is 0, and for rows with NaN or infinite rays. Not differentiable.
+
+    Raises
+    ------
+    TypeError
+        If ``rays`` is not a floating-point tensor.
+    ValueError
+        If ``rays`` is not of shape (N, R) with R >= 1.
+
+    Notes
+    -----
+    Source: PolarMask, section 3.3 (arXiv 1909.13226).
+
+    Examples
+    --------
+    >>> polar_centerness(torch.tensor([[1.0, 2.0, 4.0], [3.0, 3.0, 3.0]]))
+    tensor([0.5000, 1.0000])
+    """
+    op = "polar_centerness"
+    _arguments.floats(op, rays=rays)
+    centerness: Tensor = torch.ops.polarmask.polar_centerness(rays.detach())
+    return centerness
+
+
+def _rays(op: str, power: int, **tensors: Tensor) -> list[Tensor]:
+    """The tensors in their common dtype; unlike geometry, half precision stays: the kernels sum in float32."""
+    _arguments.floats(op, **tensors)
+    if power not in (1, 2):
+        raise ValueError(f"{op}: expected power to be 1 or 2, got {power}")
+    pred, target = tensors.values()
+    dtype = torch.promote_types(pred.dtype, target.dtype)
+    return [pred.to(dtype), target.to(dtype)]
+
+
+def _sum_dtype(rays: Tensor) -> torch.dtype:
+    return torch.promote_types(rays.dtype, torch.float32)
+
+
+@torch.library.register_fake("polarmask::polar_iou")
+def _fake(
+    pred: Tensor,
+    target: Tensor,
+    weight: Tensor | None,
+    avg_factor: Tensor | None,
+    power: int,
+    log_pred: bool,
+    log: bool,
+    reduction: int,
+) -> tuple[Tensor, Tensor, Tensor]:
+    rows, dtype = pred.shape[0], _sum_dtype(pred)
+    value = pred.new_empty((rows,) if reduction == _REDUCTIONS["none"] else (), dtype=dtype)
+    return value, pred.new_empty((rows, 2), dtype=dtype), pred.new_empty((), dtype=dtype)
+
+
+@torch.library.register_fake("polarmask::polar_iou_backward")
+def _fake_backward(grad: Tensor, pred: Tensor, target: Tensor, *rest: Any) -> tuple[Tensor, Tensor, Tensor]:
+    wants_pred, wants_target, wants_weight = rest[-3:]
+    rows, num_rays = pred.shape
+    return (
+        pred.new_empty((rows if wants_pred else 0, num_rays)),
+        pred.new_empty((rows if wants_target else 0, num_rays)),
+        pred.new_empty((rows if wants_weight else 0,), dtype=_sum_dtype(pred)),
+    )
+
+
+@torch.library.register_fake("polarmask::polar_iou_double_backward")
+def _fake_double_backward(
+    along_pred: Tensor | None,
+    along_target: Tensor | None,
+    row_scale: Tensor,
+    value_scale: Tensor,
+    pred: Tensor,
+    *_: Any,
+) -> tuple[Tensor, Tensor, Tensor]:
+    return torch.empty_like(row_scale), pred.new_empty(pred.shape), pred.new_empty(pred.shape)
+
+
+@torch.library.register_fake("polarmask::polar_centerness")
+def _fake_centerness(rays: Tensor) -> Tensor:
+    return rays.new_empty(rays.shape[0], dtype=_sum_dtype(rays))
+
+
+def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
+    pred, target, weight, avg_factor, power, log_pred, log, reduction = inputs
+    value, sums, divisor = output
+    ctx.save_for_backward(pred, target, weight, value, sums, divisor)
+    weights_divide = reduction == _REDUCTIONS["mean"] and avg_factor is None
+    ctx.options = (weights_divide, power, log_pred, log, reduction)
+
+
+def _backward(ctx: Any, grad: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
+    pred, target, weight, value, sums, divisor = ctx.saved_tensors
+    wants = list(ctx.needs_input_grad[:3])
+    grads = torch.ops.polarmask.polar_iou_backward(
+        grad, pred, target, weight, value.detach(), sums.detach(), divisor.detach(), *ctx.options, *wants
+    )
+    return *(grad if wanted else None for grad, wanted in zip(grads, wants, strict=True)), *[None] * 5
+
+
+def _save_backward(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
+    grad, pred, target, weight, value, sums, divisor, *options = inputs
+    ctx.save_for_backward(grad, pred, target, weight, value, sums, divisor)
+    ctx.options = options
+
+
+def _double_backward(ctx: Any, *alongs: Tensor) -> tuple[Tensor | None, ...]:
+    """The kernel does what needs rays; what is left has one number a row.
+
+    With v the value of a row and v' its derivative along (pred, target), the sum Σ scale·weight·v' +
+    Σ along_weight·∂/∂weight is differentiated by everything that the backward pass was given.
+    """
+    grad, pred, target, weight, value, sums, divisor = ctx.saved_tensors
+    weights_divide, power, log_pred, log, reduction, *wants = ctx.options
+    along_pred, along_target, along_weight = (a if wanted else None for a, wanted in zip(alongs, wants, strict=True))
+    rows = sums[:, 1].add(sums[:, 0])
+    present = torch.ones_like(rows) if weight is None else (weight != 0).to(rows.dtype)
+    present = present * (divisor > 0)
+    by = torch.where(divisor > 0, divisor, torch.ones_like(divisor))
+    values = _row_values(sums, log) - (value if weights_divide else 0)
+    scale = present * grad / by
+    weights = present if weight is None else weight
+    along = torch.zeros_like(rows) if along_weight is None else along_weight * present
+    spread = (along.sum() / by) * weights if weights_divide else torch.zeros_like(rows)  # Σ weight moves too
+    tangent, grad_pred, grad_target = torch.ops.polarmask.polar_iou_double_backward(
+        along_pred, along_target, scale * weights, scale * (along - spread), pred, target, sums, power, log_pred, log
+    )
+    by_scale = weights * tangent + along * values
+    by_grad = present * by_scale / by
+    by_weight = scale * tangent
+    if weights_divide:
+        by_weight = by_weight - scale * ((along.sum() * values + by_scale.sum()) / by)
+    if reduction != _REDUCTIONS["none"]:
+        by_grad = by_grad.sum()
+    return by_grad, grad_pred, grad_target, None if weight is None else by_weight, *[None] * 11
+
+
+def _row_values(sums: Tensor, log: bool) -> Tensor:
+    difference, smaller = sums.unbind(1)
+    if log:
+        return torch.log1p(difference / smaller.clamp(min=_C.POLAR_IOU_FLOOR))
+    larger = smaller + difference
+    return torch.where(larger > 0, smaller / larger, torch.zeros_like(larger))
+
+
+def _no_third(ctx: Any, *_: Any) -> None:
+    raise NotImplementedError("polar_iou_loss: third derivatives are not implemented")
+
+
+torch.library.register_autograd("polarmask::polar_iou", _backward, setup_context=_save)
+torch.library.register_autograd("polarmask::polar_iou_backward", _double_backward, setup_context=_save_backward)
+torch.library.register_autograd("polarmask::polar_iou_double_backward", _no_third)
+_vmap.register("polar_iou_backward")
+_vmap.register("polar_centerness", rows=[0])
+_vmap.register("polar_iou")
