@@ -4,6 +4,7 @@ Environment
 -----------
 POLARMASK_CUDA : ``auto`` (default: CUDA when torch was built with it and nvcc is found), ``0`` or ``1``
 TORCH_CUDA_ARCH_LIST : chips to build for, by default all that the installed torch was built for
+POLARMASK_SANITIZE : ``1`` builds with AddressSanitizer and UndefinedBehaviorSanitizer
 MAX_JOBS : parallel compilations
 """
 
@@ -36,19 +37,17 @@ def wants_cuda(sources: list[str]) -> bool:
     choice = os.environ.get("POLARMASK_CUDA", "auto")
     if choice not in ("auto", "0", "1"):
         sys.exit(f"setup.py: expected POLARMASK_CUDA to be auto, 0 or 1, got {choice!r}")
-    if choice == "0" or not any(source.endswith(".cu") for source in sources):
+    if choice == "0":
         return False
-    missing = [
-        reason
-        for reason, bad in [
-            ("the installed torch was built without CUDA", torch.version.cuda is None),
-            ("nvcc is neither on PATH nor under CUDA_HOME", cuda_home() is None),
-        ]
-        if bad
-    ]
-    if missing and choice == "1":
-        sys.exit(f"setup.py: POLARMASK_CUDA=1, but {' and '.join(missing)}")
-    return not missing
+    obstacles = {
+        "csrc/sources.txt lists no CUDA kernels": not any(source.endswith(".cu") for source in sources),
+        "the installed torch was built without CUDA": torch.version.cuda is None,
+        "nvcc is neither on PATH nor under CUDA_HOME": cuda_home() is None,
+    }
+    met = [obstacle for obstacle, here in obstacles.items() if here]
+    if met and choice == "1":
+        sys.exit(f"setup.py: POLARMASK_CUDA=1, but {' and '.join(met)}")
+    return not met
 
 
 def cuda_archs() -> str:
@@ -78,7 +77,11 @@ macros = [
     *([("POLARMASK_WITH_CUDA", None), ("USE_CUDA", None)] if cuda else []),
 ]
 # Without contraction: an FMA that the compiler forms on one machine and not on another moves decisions.
-cxx = ["-std=c++20", "-O3", "-fvisibility=hidden", "-ffp-contract=off", "-Wall", "-Wextra", "-Wno-unknown-pragmas"]
+cxx = ["-std=c++20", "-O3", "-fvisibility=hidden", "-ffp-contract=off", "-Wall", "-Wextra", "-Wno-unused-parameter"]
+ld = []
+if os.environ.get("POLARMASK_SANITIZE") == "1":
+    ld = ["-fsanitize=address,undefined,float-cast-overflow"]
+    cxx += [*ld, "-fno-sanitize-recover=all", "-fno-sanitize=vptr", "-g", "-O1"]
 nvcc = ["-std=c++20", "-O3", "-fmad=false", "-Xcompiler", "-fvisibility=hidden"]
 
 print(f"polarmask {VERSION}: torch {torch.__version__}, {'CUDA for ' + archs if cuda else 'CPU only'}")
@@ -90,6 +93,7 @@ setup(
             sources,
             include_dirs=[pybind11.get_include()],
             define_macros=macros,
+            extra_link_args=ld,
             extra_compile_args={"cxx": cxx, "nvcc": nvcc} if cuda else cxx,
         )
     ],

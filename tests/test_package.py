@@ -1,0 +1,101 @@
+"""The package as a whole: what it says about itself, and what it says when it is not built."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+import polarmask_ops
+from polarmask_ops import _C
+
+ROOT = Path(__file__).parent.parent
+
+
+def run(*arguments, folder, **environment):
+    return subprocess.run(
+        [sys.executable, *arguments],
+        cwd=folder,
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+
+
+@pytest.fixture
+def unbuilt(tmp_path):
+    """A folder with the Python half of the package."""
+    package = Path(polarmask_ops.__file__).parent
+    shutil.copytree(package, tmp_path / "polarmask_ops", ignore=shutil.ignore_patterns("*.so", "__pycache__"))
+    return tmp_path
+
+
+def test_a_missing_extension_says_how_to_build_it(unbuilt):
+    result = run("-c", "import polarmask_ops", folder=unbuilt)
+    last = result.stderr.strip().splitlines()[-1]
+    assert last.startswith("ImportError: polarmask_ops: the compiled extension polarmask_ops._C is missing")
+    assert "pip install --no-build-isolation" in last
+
+
+def test_an_extension_that_does_not_load_says_why(unbuilt):
+    shared = Path(_C.__file__).name
+    (unbuilt / "polarmask_ops" / shared).write_bytes(b"not a library")
+    result = run("-c", "import polarmask_ops", folder=unbuilt)
+    last = result.stderr.strip().splitlines()[-1]
+    assert last.startswith(
+        "ImportError: polarmask_ops: the compiled extension polarmask_ops._C does not load with torch"
+    )
+    assert torch.__version__ in last
+    assert "pip install --no-build-isolation" in last
+
+
+def test_the_build_explains_itself():
+    result = run("-m", "polarmask_ops", folder=Path(polarmask_ops.__file__).parent.parent)
+    assert result.returncode == 0
+    for word in (polarmask_ops.__version__, torch.__version__, "threads", "CUDA kernels"):
+        assert word in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("environment", "words"),
+    [
+        ({"POLARMASK_CUDA": "yes"}, "expected POLARMASK_CUDA to be auto, 0 or 1, got 'yes'"),
+        ({"POLARMASK_CUDA": "1", "PATH": "/nowhere", "CUDA_HOME": ""}, "nvcc is neither on PATH nor under CUDA_HOME"),
+    ],
+)
+def test_a_build_that_cannot_be_says_so(environment, words):
+    result = run("setup.py", "--version", folder=ROOT, **environment)
+    assert result.returncode != 0
+    assert words in result.stderr
+
+
+def test_every_source_is_on_the_list():
+    listed = set(re.findall(r"^(\S+\.(?:cpp|cu))$", (ROOT / "csrc" / "sources.txt").read_text(), re.MULTILINE))
+    there = {
+        str(path.relative_to(ROOT / "csrc")) for path in (ROOT / "csrc").rglob("*.c*") if path.suffix in (".cpp", ".cu")
+    }
+    assert listed == there
+
+
+def test_every_op_has_its_whole_life():
+    """A stem is a kernel folder, a Python module, a reference and a test."""
+    for folder in (ROOT / "csrc" / "ops").iterdir():
+        stem = folder.name
+        for path in (f"polarmask_ops/{stem}.py", f"tests/reference/{stem}.py", f"tests/test_{stem}.py"):
+            assert (ROOT / path).exists(), path
+
+
+def test_public_names_are_documented_and_sorted():
+    assert polarmask_ops.__all__ == sorted(polarmask_ops.__all__)
+    for name in polarmask_ops.__all__:
+        assert getattr(polarmask_ops, name).__doc__, name
+
+
+def test_ops_never_import_the_model():
+    code = "import sys, polarmask_ops; assert not [m for m in sys.modules if m == 'polarmask' or m == 'torchvision']"
+    assert run("-c", code, folder=ROOT).returncode == 0
