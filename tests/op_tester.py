@@ -161,6 +161,20 @@ class OpTester:
         for got, want in zip(leaves(compiled(**kwargs)), leaves(type(self).function(**kwargs)), strict=True):
             torch.testing.assert_close(got, want, rtol=0, atol=0, equal_nan=True)
 
+    def test_export(self, device):
+        if not self.fixed_shape:
+            pytest.skip("the length of the result depends on the data")
+
+        class Module(torch.nn.Module):
+            def forward(_, **kwargs):  # noqa: N805
+                return leaves(type(self).function(**kwargs))
+
+        torch.manual_seed(0)
+        kwargs = self.sample(torch.float32, device)
+        exported = torch.export.export(Module(), (), kwargs)
+        for got, want in zip(exported.module()(**kwargs), leaves(type(self).function(**kwargs)), strict=True):
+            torch.testing.assert_close(got, want, rtol=0, atol=0, equal_nan=True)
+
     def test_autocast_changes_nothing(self, device):
         torch.manual_seed(0)
         kwargs = self.sample(torch.float32, device)
