@@ -3,6 +3,37 @@
 from ._extension import _C
 from .outlines import Outlines
 from .polar_iou import polar_centerness, polar_iou, polar_iou_loss
+from .rasterize import (
+    outlines_to_labels,
+    outlines_to_masks,
+    outlines_to_rle,
+    polygons_to_labels,
+    polygons_to_masks,
+    polygons_to_rle,
+    rays_to_boxes,
+    rays_to_labels,
+    rays_to_masks,
+    rays_to_polygons,
+    rays_to_rle,
+)
+from .rle import RLE
 
-__all__ = ["Outlines", "polar_centerness", "polar_iou", "polar_iou_loss"]
+__all__ = [
+    "RLE",
+    "Outlines",
+    "outlines_to_labels",
+    "outlines_to_masks",
+    "outlines_to_rle",
+    "polar_centerness",
+    "polar_iou",
+    "polar_iou_loss",
+    "polygons_to_labels",
+    "polygons_to_masks",
+    "polygons_to_rle",
+    "rays_to_boxes",
+    "rays_to_labels",
+    "rays_to_masks",
+    "rays_to_polygons",
+    "rays_to_rle",
+]
 __version__ = _C.build_info()["version"]

@@ -2,18 +2,217 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
 
+import torch
 from torch import Tensor
 
+from . import _arguments, _ragged, _vmap
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, eq=False)
 class RLE:
-    """Masks of N instances in one image, column by column, starting with zeros."""
+    """Masks of N instances in one image: lengths of runs, column by column, starting with a run of zeros.
 
-    counts: Tensor  # (T,) int32: lengths of the runs
-    offsets: Tensor  # (N + 1,) int64: instance n owns counts[offsets[n]:offsets[n + 1]]
-    size: tuple[int, int]  # H, W
+    The library writes every mask in one way, where only the first run may have length 0, so that such RLEs are equal
+    (``==``) when their masks are.
+
+    Attributes
+    ----------
+    counts : Tensor, shape (T,), int32
+        Lengths of the runs of all instances.
+    offsets : Tensor, shape (N + 1,), int64
+        Instance n owns ``counts[offsets[n]:offsets[n + 1]]``, which sum to H * W.
+    size : tuple of int
+        (H, W) of the image.
+
+    Examples
+    --------
+    >>> rle = RLE.from_masks(torch.tensor([[[0, 1], [1, 1]], [[0, 0], [0, 0]]], dtype=torch.bool))
+    >>> rle.counts, rle.offsets, rle.size
+    (tensor([1, 3, 4], dtype=torch.int32), tensor([0, 2, 3]), (2, 2))
+    >>> rle.to_coco()
+    [{'size': [2, 2], 'counts': b'13'}, {'size': [2, 2], 'counts': b'4'}]
+    >>> RLE.from_coco(rle.to_coco()) == rle
+    True
+    """
+
+    counts: Tensor
+    offsets: Tensor
+    size: tuple[int, int]
+
+    @staticmethod
+    def from_masks(masks: Tensor) -> RLE:
+        """Encode bitmaps of shape (N, H, W), bool or uint8 (other than 0 is inside)."""
+        if not isinstance(masks, Tensor) or masks.dtype not in (torch.bool, torch.uint8):
+            raise TypeError(f"RLE.from_masks: expected masks of dtype bool or uint8, got {_dtype(masks)}")
+        if masks.dim() != 3:
+            raise ValueError(f"RLE.from_masks: expected masks of shape (N, H, W), got {tuple(masks.shape)}")
+        size = _arguments.image_size("RLE.from_masks", masks.shape[1:])
+        counts, offsets = torch.ops.polarmask.masks_to_rle(masks.bool())
+        return RLE(counts, offsets, size)
+
+    @staticmethod
+    def from_coco(objects: Sequence[dict[str, Any]], *, size: tuple[int, int] | None = None) -> RLE:
+        """Read what the COCO API writes: dicts with ``size`` [H, W] and ``counts``.
+
+        Parameters
+        ----------
+        objects : sequence of dict
+            ``counts`` is a compressed string (bytes or str) or a list of run lengths. Kept as they are, so that
+            ``to_coco`` gives them back.
+        size : (H, W), optional
+            Needed when ``objects`` may be empty.
+
+        Raises
+        ------
+        ValueError
+            If the sizes differ, there is none, a string is malformed, or counts do not sum to H * W.
+        """
+        op = "RLE.from_coco"
+        sizes = {tuple(each["size"]) for each in objects} | ({tuple(size)} if size is not None else set())
+        if len(sizes) != 1:
+            raise ValueError(f"{op}: expected one size, got {sorted(sizes) or 'no object and no size'}")
+        height, width = _arguments.image_size(op, sizes.pop())
+        strings = [_compressed(op, n, each["counts"]) for n, each in enumerate(objects)]
+        text = torch.frombuffer(bytearray(b"".join(strings) or b" "), dtype=torch.uint8)
+        offsets = _ragged.from_lengths(torch.tensor([len(each) for each in strings], dtype=torch.int64))
+        counts, offsets = torch.ops.polarmask.rle_from_strings(text[: offsets[-1]], offsets, height, width)
+        return RLE(counts, offsets, (height, width))
+
+    @staticmethod
+    def cat(items: Sequence[RLE]) -> RLE:
+        """The instances of several RLEs of one image, one after the other."""
+        sizes = {item.size for item in items}
+        if len(sizes) != 1:
+            raise ValueError(f"RLE.cat: expected items of one size, got {sorted(sizes) or 'no items'}")
+        counts = torch.cat([item.counts for item in items])
+        return RLE(counts, _ragged.cat([item.offsets for item in items]), sizes.pop())
+
+    def to_masks(self) -> Tensor:
+        """Bitmaps, shape (N, H, W), bool."""
+        masks: Tensor = torch.ops.polarmask.rle_to_masks(self.counts, self.offsets, *self.size)
+        return masks
+
+    def to_coco(self) -> list[dict[str, Any]]:
+        """A list of {"size": [H, W], "counts": bytes}, compressed, as ``pycocotools.mask.encode`` gives it."""
+        strings, offsets = torch.ops.polarmask.rle_to_strings(self.counts, self.offsets)
+        text, ends = strings.cpu().numpy().tobytes(), offsets.tolist()
+        return [{"size": list(self.size), "counts": text[begin:end]} for begin, end in pairwise(ends)]
+
+    def areas(self) -> Tensor:
+        """Numbers of pixels, shape (N,), int64."""
+        areas: Tensor = torch.ops.polarmask.rle_areas(self.counts, self.offsets)
+        return areas
+
+    def boxes(self) -> Tensor:
+        """Boxes around the pixels, shape (N, 4), float32: x0, y0, x1, y1, their outer edges. Without pixels: 0.
+
+        ``pycocotools.mask.toBbox`` gives the same box as (x0, y0, x1 − x0, y1 − y0).
+        """
+        boxes: Tensor = torch.ops.polarmask.rle_boxes(self.counts, self.offsets, *self.size)
+        return boxes
+
+    def to(self, device: torch.device | str | int, *, non_blocking: bool = False) -> RLE:
+        """The same on another device."""
+        return RLE(
+            self.counts.to(device, non_blocking=non_blocking),
+            self.offsets.to(device, non_blocking=non_blocking),
+            self.size,
+        )
+
+    def cpu(self) -> RLE:
+        return self.to("cpu")
 
     def __len__(self) -> int:
         return self.offsets.shape[0] - 1
+
+    def __getitem__(self, index: _ragged.Index) -> RLE:
+        """The instances of an int, slice, index or bool tensor, again as an RLE."""
+        positions, offsets = _ragged.select("RLE", self.offsets, index)
+        return RLE(self.counts[positions], offsets, self.size)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, RLE):
+            return NotImplemented
+        return (
+            self.size == other.size
+            and torch.equal(self.offsets, other.offsets)
+            and torch.equal(self.counts, other.counts)
+        )
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+def _unflatten(tensors: Iterable[Tensor], size: tuple[int, int]) -> RLE:
+    counts, offsets = tensors
+    return RLE(counts, offsets, size)
+
+
+torch.utils._pytree.register_pytree_node(
+    RLE,
+    lambda rle: ([rle.counts, rle.offsets], rle.size),
+    _unflatten,
+    serialized_type_name="polarmask_ops.RLE",
+    to_dumpable_context=list,
+    from_dumpable_context=tuple,
+)
+
+
+def _dtype(value: Any) -> str:
+    return str(value.dtype) if isinstance(value, Tensor) else type(value).__name__
+
+
+def _compressed(op: str, n: int, counts: Any) -> bytes:
+    if isinstance(counts, bytes):
+        return counts
+    if isinstance(counts, str):
+        return counts.encode(errors="replace")
+    if not all(isinstance(count, int) and 0 <= count < 2**31 for count in counts):
+        raise ValueError(f"{op}: expected counts of instance {n} to be run lengths from 0 to 2**31 - 1")
+    runs = torch.tensor(counts, dtype=torch.int32)
+    strings, _ = torch.ops.polarmask.rle_to_strings(runs, torch.tensor([0, len(counts)]))
+    return bytes(strings.numpy().tobytes())
+
+
+def fake_ragged(like: Tensor, rows: int | torch.SymInt, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Data of unknown length and offsets, for the fakes of ops that make them."""
+    length = torch.library.get_ctx().new_dynamic_size()
+    return like.new_empty(length, dtype=dtype), like.new_empty(rows + 1, dtype=torch.int64)
+
+
+@torch.library.register_fake("polarmask::masks_to_rle")
+def _masks_to_rle(masks: Tensor) -> tuple[Tensor, Tensor]:
+    return fake_ragged(masks, masks.shape[0], torch.int32)
+
+
+@torch.library.register_fake("polarmask::rle_to_strings")
+def _rle_to_strings(counts: Tensor, offsets: Tensor) -> tuple[Tensor, Tensor]:
+    return fake_ragged(counts, offsets.shape[0] - 1, torch.uint8)
+
+
+@torch.library.register_fake("polarmask::rle_from_strings")
+def _rle_from_strings(strings: Tensor, offsets: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:
+    return fake_ragged(strings, offsets.shape[0] - 1, torch.int32)
+
+
+@torch.library.register_fake("polarmask::rle_to_masks")
+def _rle_to_masks(counts: Tensor, offsets: Tensor, height: int, width: int) -> Tensor:
+    return counts.new_empty((offsets.shape[0] - 1, height, width), dtype=torch.bool)
+
+
+@torch.library.register_fake("polarmask::rle_areas")
+def _rle_areas(counts: Tensor, offsets: Tensor) -> Tensor:
+    return counts.new_empty(offsets.shape[0] - 1, dtype=torch.int64)
+
+
+@torch.library.register_fake("polarmask::rle_boxes")
+def _rle_boxes(counts: Tensor, offsets: Tensor, height: int, width: int) -> Tensor:
+    return counts.new_empty((offsets.shape[0] - 1, 4), dtype=torch.float32)
+
+
+for _name in ("masks_to_rle", "rle_to_strings", "rle_from_strings"):
+    _vmap.refuse(_name)

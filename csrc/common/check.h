@@ -59,6 +59,46 @@ inline void check_same_device(const char* op, const char* name, const Tensor& te
         " on the device of ", other_name, " (", device_of(other), "), got ", device_of(tensor));
 }
 
+// What dispatch_float can take; Python has promoted the rest.
+inline void check_geometry(const char* op, const char* name, const Tensor& tensor) {
+  check(tensor.scalar_type() == ScalarType::Float || tensor.scalar_type() == ScalarType::Double, op, ": expected ",
+        name, " of dtype float32 or float64");
+}
+
+// Offsets (N + 1,) that divide `total` rows among N owners: from 0 to it, never falling. Their values are read on the
+// CPU only, where they must be contiguous.
+inline void check_offsets(const char* op, const char* name, const Tensor& offsets, int64_t total) {
+  check(offsets.dim() == 1 && offsets.size(0) >= 1, op, ": expected ", name, " of shape (N + 1,), got ",
+        shape_of(offsets));
+  check(offsets.scalar_type() == ScalarType::Long, op, ": expected ", name, " of dtype int64");
+  if (!offsets.is_cpu()) return;
+  const int64_t* const at = offsets.const_data_ptr<int64_t>();
+  const int64_t last = offsets.size(0) - 1;
+  check(at[0] == 0 && at[last] == total, op, ": expected ", name, " to go from 0 to ", total, ", got ", at[0], " to ",
+        at[last]);
+  for (int64_t n = 0; n < last; ++n)
+    check(at[n] <= at[n + 1], op, ": expected ", name, " not to fall, got ", at[n], ", ", at[n + 1], " at index ", n);
+}
+
+// The two tensors of polarmask_ops.Outlines, contiguous.
+inline void check_outlines(const char* op, const Tensor& segments, const Tensor& offsets) {
+  check_dim(op, "outlines.segments", segments, 2, "(S, 4)");
+  check_size(op, "outlines.segments", segments, 1, 4, "(S, 4)");
+  check_geometry(op, "outlines.segments", segments);
+  check_same_device(op, "outlines.offsets", offsets, "outlines.segments", segments);
+  check_offsets(op, "outlines.offsets", offsets, segments.size(0));
+}
+
+struct ImageSize {
+  int64_t height, width;  // pixels, of which there are fewer than 2³¹
+};
+
+inline ImageSize checked_size(const char* op, int64_t height, int64_t width) {
+  check(height >= 0 && width >= 0 && (width == 0 || height <= INT32_MAX / width), op,
+        ": expected size (H, W) with H, W >= 0 and H * W < 2**31, got (", height, ", ", width, ")");
+  return {height, width};
+}
+
 inline void check_num_rays(const char* op, int64_t num_rays) {
   check(num_rays >= kMinRays && num_rays <= kMaxRays, op, ": expected num_rays from ", kMinRays, " to ", kMaxRays,
         ", got ", num_rays);

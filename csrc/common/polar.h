@@ -89,4 +89,12 @@ PM_HD Vec2<double> ray_direction(int64_t k, int64_t num_rays) {
   }
 }
 
+// Where a ray ends: computed in double, rounded once. A negative length counts as 0; −inf stays, to be seen as not
+// finite.
+template <class T>
+PM_HD Vec2<T> ray_end(Vec2<T> centre, T length, Vec2<double> direction) {
+  const double reach = length < 0 && is_finite(length) ? 0.0 : static_cast<double>(length);
+  return {static_cast<T>(centre.x + reach * direction.x), static_cast<T>(centre.y + reach * direction.y)};
+}
+
 }  // namespace polarmask

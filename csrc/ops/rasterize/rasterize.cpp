@@ -1,0 +1,335 @@
+#include "rasterize.h"
+
+#include <algorithm>
+#include <numeric>
+#include <tuple>
+#include <vector>
+
+#include "../../common/check.h"
+#include "../../common/torch.h"
+#include "ragged.h"
+#include "runs.h"
+
+namespace polarmask {
+namespace {
+
+constexpr int64_t kRowsPerTask = 256;    // of rays to points: some 10 µs, well above the cost of handing out a task
+constexpr int64_t kColumnsPerTask = 64;  // of the label image: 256 bytes a row, so that tasks share few cache lines
+
+std::vector<Vec2<double>> ray_directions(int64_t num_rays) {
+  std::vector<Vec2<double>> directions(num_rays);
+  for (int64_t k = 0; k < num_rays; ++k) directions[k] = ray_direction(k, num_rays);
+  return directions;
+}
+
+// ---- CPU: the same three loops for every kind of shape ----
+
+// The edges of shape n that toggle columns in [first, last); none when a coordinate is not finite.
+template <class Crossings, class Shapes>
+void gather(const Shapes& shapes, int64_t n, int64_t first, int64_t last, std::vector<Crossings>& edges) {
+  edges.clear();
+  bool finite = true;
+  visit_edges(shapes, n, [&](const auto& segment) {
+    finite = finite && is_finite(segment);
+    if (!finite) return;
+    const Crossings crossings(segment, first, last);
+    if (crossings.begin < crossings.end) edges.push_back(crossings);
+  });
+  if (!finite) edges.clear();
+}
+
+// Pixels of the columns from `origin` on, as bytes: all zero between two shapes.
+struct Plane {
+  uint8_t* toggles;
+  int64_t origin, stride;
+};
+
+// Toggles the crossings in the plane and sums them up downwards, which runs along the rows although the crossings are
+// per column. Calls paint(row, begin, end) for the rows of the shape; inside[column - origin] says what is in.
+template <class Paint>
+void sweep(const std::vector<CenterCrossings>& edges, Plane plane, int64_t height, std::vector<uint8_t>& inside,
+           Paint&& paint) {
+  int64_t top = height, bottom = 0, begin = INT64_MAX, end = 0;
+  for (const CenterCrossings& edge : edges) {
+    begin = std::min(begin, edge.begin), end = std::max(end, edge.end);
+    for (int64_t column = edge.begin; column < edge.end; ++column) {
+      const int64_t row = edge.row(column, height);
+      if (row == height) continue;
+      top = std::min(top, row), bottom = std::max(bottom, row);
+      plane.toggles[row * plane.stride + column - plane.origin] ^= 1;
+    }
+  }
+  std::fill(inside.begin(), inside.end(), uint8_t{0});
+  uint8_t any = 1;
+  for (int64_t row = top; row < height && (any || row <= bottom); ++row) {
+    uint8_t* toggles = plane.toggles + row * plane.stride;
+    any = 0;
+    for (int64_t c = begin - plane.origin; c < end - plane.origin; ++c) {
+      any |= inside[c] ^= toggles[c];
+      toggles[c] = 0;
+    }
+    paint(row, begin, end);
+  }
+}
+
+template <class Shapes>
+void draw_masks(const Shapes& shapes, ImageSize size, bool* masks) {
+  const int64_t height = size.height, width = size.width;
+  parallel_for(0, shapes.size(), 1, [&](int64_t first, int64_t last) {
+    std::vector<CenterCrossings> edges;
+    std::vector<uint8_t> inside(width);
+    for (int64_t n = first; n < last; ++n) {
+      auto* mask = reinterpret_cast<uint8_t*>(masks) + n * height * width;
+      std::fill_n(mask, height * width, uint8_t{0});
+      gather(shapes, n, 0, width, edges);
+      sweep(edges, {mask, 0, width}, height, inside, [&](int64_t row, int64_t begin, int64_t end) {
+        std::copy(inside.data() + begin, inside.data() + end, mask + row * width + begin);
+      });
+    }
+  });
+}
+
+template <class Shapes>
+void draw_labels(const Shapes& shapes, const std::vector<int64_t>& order, ImageSize size, int32_t* labels) {
+  const int64_t height = size.height, width = size.width;
+  parallel_for(0, width, kColumnsPerTask, [&](int64_t first, int64_t last) {
+    const int64_t columns = last - first;
+    for (int64_t row = 0; row < height; ++row) std::fill_n(labels + row * width + first, columns, 0);
+    std::vector<CenterCrossings> edges;
+    std::vector<uint8_t> toggles(height * columns), inside(columns);
+    for (const int64_t n : order) {
+      const auto label = static_cast<int32_t>(n + 1);
+      gather(shapes, n, first, last, edges);
+      sweep(edges, {toggles.data(), first, columns}, height, inside, [&](int64_t row, int64_t begin, int64_t end) {
+        int32_t* pixels = labels + row * width;
+        for (int64_t c = begin; c < end; ++c) pixels[c] = inside[c - first] ? label : pixels[c];
+      });
+    }
+  });
+}
+
+template <class Crossings, class Shapes>
+std::tuple<Tensor, Tensor> make_runs(const Shapes& shapes, ImageSize size, const Tensor& like) {
+  return build_ragged<int32_t>(shapes.size(), like, ScalarType::Int, [&] {
+    return [&, edges = std::vector<Crossings>(), rows = ColumnRows()](int64_t n, std::vector<int32_t>& counts) mutable {
+      gather(shapes, n, 0, size.height > 0 ? size.width : 0, edges);
+      rows.collect(edges, size.height);
+      rows.append_runs(size.height, size.width, counts);
+    };
+  });
+}
+
+// ---- The outputs, for any shapes ----
+
+template <class Shapes>
+Tensor to_masks(const char* op, const Shapes& shapes, const Tensor& like, int64_t height, int64_t width) {
+  const ImageSize size = checked_size(op, height, width);
+  if (like.is_cuda()) no_cuda_kernel(op);
+  const Tensor masks = torch::stable::new_empty(like, {shapes.size(), height, width}, ScalarType::Bool);
+  if (height * width > 0) draw_masks(shapes, size, masks.mutable_data_ptr<bool>());
+  return masks;
+}
+
+template <class Shapes>
+std::tuple<Tensor, Tensor> to_rle(const char* op, const Shapes& shapes, const Tensor& like, int64_t height,
+                                  int64_t width, bool coco) {
+  const ImageSize size = checked_size(op, height, width);
+  if (like.is_cuda()) no_cuda_kernel(op);
+  return coco ? make_runs<CocoCrossings>(shapes, size, like) : make_runs<CenterCrossings>(shapes, size, like);
+}
+
+template <class Shapes>
+Tensor to_labels(const char* op, const Shapes& shapes, const Tensor& like, int64_t height, int64_t width,
+                 const std::optional<Tensor>& order_in) {
+  const ImageSize size = checked_size(op, height, width);
+  check(shapes.size() < INT32_MAX, op, ": expected fewer than 2**31 - 1 shapes, got ", shapes.size());
+  if (order_in) {
+    check_dim(op, "order", *order_in, 1, "(K,)");
+    check_same_device(op, "order", *order_in, "the shapes", like);
+  }
+  if (like.is_cuda()) no_cuda_kernel(op);
+  std::vector<int64_t> order;
+  if (order_in) {
+    const Tensor given = torch::stable::contiguous(*order_in);
+    order.assign(given.const_data_ptr<int64_t>(), given.const_data_ptr<int64_t>() + given.size(0));
+    for (const int64_t n : order)
+      check_index(n >= 0 && n < shapes.size(), op, ": expected order to hold indices of ", shapes.size(),
+                  " shapes, from 0 on, got ", n);
+  } else {
+    order.resize(shapes.size());
+    std::iota(order.begin(), order.end(), int64_t{0});
+  }
+  const Tensor labels = torch::stable::new_empty(like, {height, width}, ScalarType::Int);
+  if (height * width > 0) draw_labels(shapes, order, size, labels.mutable_data_ptr<int32_t>());
+  return labels;
+}
+
+// ---- The inputs: checked, and handed to body as shapes ----
+
+template <class Body>
+auto with_polygons(const char* op, const Tensor& polygons_in, Body&& body) {
+  check_dim(op, "polygons", polygons_in, 3, "(N, V, 2)");
+  check_size(op, "polygons", polygons_in, 2, 2, "(N, V, 2)");
+  const Tensor polygons = torch::stable::contiguous(polygons_in);
+  return dispatch_float(polygons.scalar_type(), [&]<class T>() {
+    return body(PolygonShapes<T>{
+        .vertices = polygons.const_data_ptr<T>(),
+        .num_shapes = polygons.size(0),
+        .num_vertices = polygons.size(1),
+    });
+  });
+}
+
+template <class Body>
+auto with_rays(const char* op, const Tensor& centers_in, const Tensor& rays_in, const std::optional<Tensor>& scale_in,
+               Body&& body) {
+  check_dim(op, "rays", rays_in, 2, "(N, R)");
+  check_num_rays(op, rays_in.size(1));
+  check_dim(op, "centers", centers_in, 2, "(N, 2)");
+  check_size(op, "centers", centers_in, 0, rays_in.size(0), "(N, 2)");
+  check_size(op, "centers", centers_in, 1, 2, "(N, 2)");
+  check_same_device(op, "centers", centers_in, "rays", rays_in);
+  if (scale_in) {
+    check_dim(op, "scale", *scale_in, 2, "(N, 2)");
+    check_size(op, "scale", *scale_in, 0, rays_in.size(0), "(N, 2)");
+    check_size(op, "scale", *scale_in, 1, 2, "(N, 2)");
+    check_same_device(op, "scale", *scale_in, "rays", rays_in);
+  }
+  const Tensor centers = torch::stable::contiguous(centers_in), rays = torch::stable::contiguous(rays_in);
+  std::optional<Tensor> scale;
+  if (scale_in) scale = torch::stable::contiguous(*scale_in);
+  const auto directions = ray_directions(rays.size(1));
+  return dispatch_float(rays.scalar_type(), [&]<class T>() {
+    return body(RayShapes<T>{
+        .centers = centers.const_data_ptr<T>(),
+        .rays = rays.const_data_ptr<T>(),
+        .scale = scale ? scale->const_data_ptr<T>() : nullptr,
+        .directions = directions.data(),
+        .num_shapes = rays.size(0),
+        .num_vertices = rays.size(1),
+    });
+  });
+}
+
+template <class Body>
+auto with_outlines(const char* op, const Tensor& segments_in, const Tensor& offsets_in, Body&& body) {
+  const Tensor segments = torch::stable::contiguous(segments_in), offsets = torch::stable::contiguous(offsets_in);
+  check_outlines(op, segments, offsets);
+  return dispatch_float(segments.scalar_type(), [&]<class T>() {
+    return body(OutlineShapes<T>{
+        .segments = segments.const_data_ptr<T>(),
+        .offsets = offsets.const_data_ptr<int64_t>(),
+        .num_shapes = offsets.size(0) - 1,
+    });
+  });
+}
+
+// ---- The ops ----
+
+Tensor rays_to_polygons(const Tensor& centers, const Tensor& rays) {
+  return with_rays("rays_to_polygons", centers, rays, std::nullopt, [&]<class T>(const RayShapes<T>& shapes) {
+    if (rays.is_cuda()) no_cuda_kernel("rays_to_polygons");
+    const Tensor polygons = torch::stable::new_empty(rays, {shapes.size(), shapes.num_vertices, 2});
+    auto* vertices = reinterpret_cast<Vec2<T>*>(polygons.mutable_data_ptr<T>());
+    parallel_for(0, shapes.size(), kRowsPerTask, [&](int64_t first, int64_t last) {
+      for (int64_t n = first; n < last; ++n)
+        for (int64_t k = 0; k < shapes.num_vertices; ++k) vertices[n * shapes.num_vertices + k] = shapes.vertex(n, k);
+    });
+    return polygons;
+  });
+}
+
+Tensor polygons_to_masks(const Tensor& polygons, int64_t height, int64_t width) {
+  constexpr auto op = "polygons_to_masks";
+  return with_polygons(op, polygons, [&](const auto& shapes) { return to_masks(op, shapes, polygons, height, width); });
+}
+
+std::tuple<Tensor, Tensor> polygons_to_rle(const Tensor& polygons, int64_t height, int64_t width, bool coco) {
+  constexpr auto op = "polygons_to_rle";
+  return with_polygons(op, polygons,
+                       [&](const auto& shapes) { return to_rle(op, shapes, polygons, height, width, coco); });
+}
+
+Tensor polygons_to_labels(const Tensor& polygons, int64_t height, int64_t width, const std::optional<Tensor>& order) {
+  constexpr auto op = "polygons_to_labels";
+  return with_polygons(op, polygons,
+                       [&](const auto& shapes) { return to_labels(op, shapes, polygons, height, width, order); });
+}
+
+Tensor rays_to_masks(const Tensor& centers, const Tensor& rays, const std::optional<Tensor>& scale, int64_t height,
+                     int64_t width) {
+  constexpr auto op = "rays_to_masks";
+  return with_rays(op, centers, rays, scale,
+                   [&](const auto& shapes) { return to_masks(op, shapes, rays, height, width); });
+}
+
+std::tuple<Tensor, Tensor> rays_to_rle(const Tensor& centers, const Tensor& rays, const std::optional<Tensor>& scale,
+                                       int64_t height, int64_t width, bool coco) {
+  constexpr auto op = "rays_to_rle";
+  return with_rays(op, centers, rays, scale,
+                   [&](const auto& shapes) { return to_rle(op, shapes, rays, height, width, coco); });
+}
+
+Tensor rays_to_labels(const Tensor& centers, const Tensor& rays, const std::optional<Tensor>& scale, int64_t height,
+                      int64_t width, const std::optional<Tensor>& order) {
+  constexpr auto op = "rays_to_labels";
+  return with_rays(op, centers, rays, scale,
+                   [&](const auto& shapes) { return to_labels(op, shapes, rays, height, width, order); });
+}
+
+Tensor outlines_to_masks(const Tensor& segments, const Tensor& offsets, int64_t height, int64_t width) {
+  constexpr auto op = "outlines_to_masks";
+  return with_outlines(op, segments, offsets,
+                       [&](const auto& shapes) { return to_masks(op, shapes, segments, height, width); });
+}
+
+std::tuple<Tensor, Tensor> outlines_to_rle(const Tensor& segments, const Tensor& offsets, int64_t height,
+                                           int64_t width) {
+  constexpr auto op = "outlines_to_rle";
+  return with_outlines(op, segments, offsets,
+                       [&](const auto& shapes) { return to_rle(op, shapes, segments, height, width, false); });
+}
+
+Tensor outlines_to_labels(const Tensor& segments, const Tensor& offsets, int64_t height, int64_t width,
+                          const std::optional<Tensor>& order) {
+  constexpr auto op = "outlines_to_labels";
+  return with_outlines(op, segments, offsets,
+                       [&](const auto& shapes) { return to_labels(op, shapes, segments, height, width, order); });
+}
+
+template <class Library>
+void implement(Library& m) {
+  m.impl("rays_to_polygons", TORCH_BOX(&rays_to_polygons));
+  m.impl("polygons_to_masks", TORCH_BOX(&polygons_to_masks));
+  m.impl("polygons_to_rle", TORCH_BOX(&polygons_to_rle));
+  m.impl("polygons_to_labels", TORCH_BOX(&polygons_to_labels));
+  m.impl("rays_to_masks", TORCH_BOX(&rays_to_masks));
+  m.impl("rays_to_rle", TORCH_BOX(&rays_to_rle));
+  m.impl("rays_to_labels", TORCH_BOX(&rays_to_labels));
+  m.impl("outlines_to_masks", TORCH_BOX(&outlines_to_masks));
+  m.impl("outlines_to_rle", TORCH_BOX(&outlines_to_rle));
+  m.impl("outlines_to_labels", TORCH_BOX(&outlines_to_labels));
+}
+
+}  // namespace
+}  // namespace polarmask
+
+STABLE_TORCH_LIBRARY_FRAGMENT(polarmask, m) {
+  m.set_python_module("polarmask_ops.rasterize");
+  m.def("rays_to_polygons(Tensor centers, Tensor rays) -> Tensor");
+  m.def("polygons_to_masks(Tensor polygons, SymInt height, SymInt width) -> Tensor");
+  m.def("polygons_to_rle(Tensor polygons, SymInt height, SymInt width, bool coco) -> (Tensor, Tensor)");
+  m.def("polygons_to_labels(Tensor polygons, SymInt height, SymInt width, Tensor? order) -> Tensor");
+  m.def("rays_to_masks(Tensor centers, Tensor rays, Tensor? scale, SymInt height, SymInt width) -> Tensor");
+  m.def(
+      "rays_to_rle(Tensor centers, Tensor rays, Tensor? scale, SymInt height, SymInt width, bool coco) -> "
+      "(Tensor, Tensor)");
+  m.def(
+      "rays_to_labels(Tensor centers, Tensor rays, Tensor? scale, SymInt height, SymInt width, Tensor? order) -> "
+      "Tensor");
+  m.def("outlines_to_masks(Tensor segments, Tensor offsets, SymInt height, SymInt width) -> Tensor");
+  m.def("outlines_to_rle(Tensor segments, Tensor offsets, SymInt height, SymInt width) -> (Tensor, Tensor)");
+  m.def("outlines_to_labels(Tensor segments, Tensor offsets, SymInt height, SymInt width, Tensor? order) -> Tensor");
+}
+STABLE_TORCH_LIBRARY_IMPL(polarmask, CPU, m) { polarmask::implement(m); }
+STABLE_TORCH_LIBRARY_IMPL(polarmask, CUDA, m) { polarmask::implement(m); }

@@ -1,0 +1,170 @@
+// Shapes and the pixels they cover. Every output is made from the same crossings: an edge toggles a column from a row
+// on, and a pixel is inside when it has been toggled an odd number of times. Rows and columns are clipped, never
+// vertices, so a shape does not change where it leaves the image.
+//
+// No torch here: the CPU loops, the CUDA kernels and the C++ tests share this file.
+#pragma once
+
+#include <cmath>
+
+#include "../../common/polar.h"
+#include "../../common/polygon.h"
+
+namespace polarmask {
+
+template <class T>
+struct Segment {
+  Vec2<T> from, to;  // pixels
+};
+
+template <class T>
+PM_HD bool is_finite(const Segment<T>& s) {
+  return is_finite(s.from.x) && is_finite(s.from.y) && is_finite(s.to.x) && is_finite(s.to.y);
+}
+
+// ---- Where the edges come from ----
+
+template <class T>
+struct PolygonShapes {
+  const T* vertices;     // [N, V, 2] pixels
+  int64_t num_shapes;    // N
+  int64_t num_vertices;  // V
+
+  PM_HD int64_t size() const { return num_shapes; }
+  PM_HD Vec2<T> vertex(int64_t n, int64_t k) const {
+    const T* v = vertices + (n * num_vertices + k) * 2;
+    return {v[0], v[1]};
+  }
+};
+
+template <class T>
+struct RayShapes {
+  const T* centers;                // [N, 2] pixels
+  const T* rays;                   // [N, R] pixels
+  const T* scale;                  // [N, 2] factors of x and y, or null
+  const Vec2<double>* directions;  // [R] unit vectors
+  int64_t num_shapes;              // N
+  int64_t num_vertices;            // R
+
+  PM_HD int64_t size() const { return num_shapes; }
+  PM_HD Vec2<T> vertex(int64_t n, int64_t k) const {
+    const Vec2<T> centre{centers[2 * n], centers[2 * n + 1]};
+    const Vec2<T> end = ray_end(centre, rays[n * num_vertices + k], directions[k]);
+    return scale ? Vec2<T>{end.x * scale[2 * n], end.y * scale[2 * n + 1]} : end;
+  }
+};
+
+template <class T>
+struct OutlineShapes {
+  const T* segments;       // [S, 4] pixels: x0, y0, x1, y1
+  const int64_t* offsets;  // [M + 1] into segments, rising
+  int64_t num_shapes;      // M
+
+  PM_HD int64_t size() const { return num_shapes; }
+};
+
+// Calls visit(segment) for every edge of shape n: of a closed ring of vertices …
+template <class Shapes, class Visit>
+PM_HD void visit_edges(const Shapes& shapes, int64_t n, Visit&& visit) {
+  if (shapes.num_vertices == 0) return;
+  auto from = shapes.vertex(n, shapes.num_vertices - 1);
+  for (int64_t k = 0; k < shapes.num_vertices; ++k) {
+    const auto to = shapes.vertex(n, k);
+    visit(Segment{from, to});
+    from = to;
+  }
+}
+
+// … and of an outline.
+template <class T, class Visit>
+PM_HD void visit_edges(const OutlineShapes<T>& shapes, int64_t n, Visit&& visit) {
+  for (int64_t k = shapes.offsets[n]; k < shapes.offsets[n + 1]; ++k) {
+    const T* s = shapes.segments + 4 * k;
+    visit(Segment<T>{{s[0], s[1]}, {s[2], s[3]}});
+  }
+}
+
+// ---- Which columns an edge toggles, and from which row on ----
+
+// ⌈value⌉ within [low, high], low for NaN: a cast of what is out of range would be undefined.
+PM_HD int64_t clamped_ceil(double value, int64_t low, int64_t high) {
+  if (!(value > static_cast<double>(low))) return low;
+  return value < static_cast<double>(high) ? static_cast<int64_t>(ceil(value)) : high;
+}
+
+// The predicate of polygon.h at pixel centres, among the columns [first, last).
+struct CenterCrossings {
+  Edge edge;
+  int64_t begin, end;  // columns
+
+  template <class T>
+  PM_HD CenterCrossings(const Segment<T>& s, int64_t first, int64_t last)
+      : edge(make_edge(s.from.x, s.from.y, s.to.x, s.to.y)),
+        begin(clamped_ceil(edge.x0 - 0.5, first, last)),
+        end(clamped_ceil(edge.x1 - 0.5, first, last)) {}
+
+  PM_HD int64_t row(int64_t column, int64_t height) const {
+    return clamped_ceil(crossing(edge, static_cast<double>(column) + 0.5) - 0.5, 0, height);
+  }
+};
+
+// The rule of the COCO API. Its rleFrPoly rounds vertices to a grid of fifths of a pixel and walks each edge there, one
+// step at a time along its longer axis. A column is toggled where the walk steps between the fifths 2 and 3 of it, the
+// row is the first whose fifth 2 is not above the step. So every crossing can be found on its own, without the walk.
+struct CocoCrossings {
+  double x0, y0;       // fifths: where the walk starts, the lower end on the longer axis
+  double slope;        // of the shorter axis against the longer one
+  int64_t steps;       // along the longer axis
+  bool steep;          // the longer axis is y
+  int64_t begin, end;  // columns
+
+  template <class T>
+  PM_HD CocoCrossings(const Segment<T>& s, int64_t first, int64_t last) {
+    int64_t ax = fifths(s.from.x), ay = fifths(s.from.y), bx = fifths(s.to.x), by = fifths(s.to.y);
+    const int64_t dx = max_of(ax - bx, bx - ax), dy = max_of(ay - by, by - ay);
+    begin = max_of(first, pixel(min_of(ax, bx)));
+    end = min_of(last, pixel(max_of(ax, bx)));
+    steep = dx < dy;
+    if (steep ? ay > by : ax > bx) {
+      int64_t swap = ax;
+      ax = bx, bx = swap;
+      swap = ay, ay = by, by = swap;
+    }
+    x0 = static_cast<double>(ax), y0 = static_cast<double>(ay);
+    steps = max_of(dx, dy);
+    slope = static_cast<double>(steep ? bx - ax : by - ay) / static_cast<double>(steps);
+  }
+
+  PM_HD int64_t row(int64_t column, int64_t height) const {
+    return min_of(height, pixel(steep ? height_steep(column) : height_flat(column)));
+  }
+
+ private:
+  static constexpr double kLimit = 1e6;  // pixels; beyond it rleFrPoly's own integers overflow
+
+  // Rounded as in C: towards zero, so a negative coordinate lands one fifth higher than its positive mirror image.
+  PM_HD static int64_t fifths(double v) { return static_cast<int64_t>(5.0 * max_of(-kLimit, min_of(kLimit, v)) + 0.5); }
+
+  // The first pixel whose fifth 2 is not before fifth v.
+  PM_HD static int64_t pixel(int64_t v) { return (max_of<int64_t>(v, 0) + 2) / 5; }
+
+  PM_HD int64_t height_flat(int64_t column) const {
+    const double t = static_cast<double>(5 * column + 2) - x0;
+    return min_of(static_cast<int64_t>(y0 + slope * t + 0.5), static_cast<int64_t>(y0 + slope * (t + 1.0) + 0.5));
+  }
+
+  PM_HD int64_t height_steep(int64_t column) const {
+    const double wall = static_cast<double>(5 * column + 3);
+    const auto passed = [&](int64_t t) {
+      const double x = x0 + slope * static_cast<double>(t) + 0.5;
+      return slope > 0.0 ? x >= wall : x < wall;
+    };
+    // The division may err by a step; the walk's own arithmetic has the last word.
+    int64_t t = clamped_ceil((wall - 0.5 - x0) / slope, 1, steps);
+    while (t > 1 && passed(t - 1)) --t;
+    while (t < steps && !passed(t)) ++t;
+    return static_cast<int64_t>(y0) + t - 1;
+  }
+};
+
+}  // namespace polarmask

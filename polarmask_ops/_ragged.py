@@ -1,0 +1,35 @@
+"""Rows of different lengths in one tensor: row n is data[offsets[n]:offsets[n + 1]]."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TypeAlias
+
+import torch
+from torch import Tensor
+
+Index: TypeAlias = "int | slice | Tensor"
+
+
+def from_lengths(lengths: Tensor) -> Tensor:
+    """Offsets (N + 1,) of rows of these lengths."""
+    return torch.nn.functional.pad(lengths.cumsum(0), (1, 0))
+
+
+def cat(offsets: Sequence[Tensor]) -> Tensor:
+    """Offsets of the rows of several ragged tensors, one after the other."""
+    return from_lengths(torch.cat([each.diff() for each in offsets]))
+
+
+def select(name: str, offsets: Tensor, index: Index) -> tuple[Tensor, Tensor]:
+    """Rows by int, slice, index or bool tensor: their positions in the data, and their offsets."""
+    count = offsets.shape[0] - 1
+    if isinstance(index, int):
+        if not -count <= index < count:
+            raise IndexError(f"{name}: expected an index from {-count} to {count - 1}, got {index}")
+        index = slice(index % count, index % count + 1)
+    rows = torch.arange(count, device=offsets.device)[index]
+    lengths = offsets.diff()[rows]
+    selected = from_lengths(lengths)
+    shifts = torch.repeat_interleave(offsets[rows] - selected[:-1], lengths)
+    return torch.arange(shifts.shape[0], device=offsets.device) + shifts, selected

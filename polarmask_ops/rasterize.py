@@ -1,0 +1,515 @@
+"""Rays, polygons and outlines as masks, COCO RLE and label images.
+
+One rule everywhere: an edge owns column j when x0 <= j + 1/2 < x1 (its ends ordered by x); its height y there is
+interpolated in double precision and toggles the column from row ceil(y - 1/2) on; a pixel is inside when it is toggled
+an odd number of times. So masks, RLE and labels agree bit for bit, rays give what their polygons give, and shapes that
+share an edge leave neither gap nor overlap. A shape with a NaN or infinite coordinate is empty, like one with fewer
+than three vertices.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from . import _arguments, _vmap
+from .outlines import Outlines
+from .rle import RLE, fake_ragged
+
+_RULES = ("center", "coco")
+
+
+def rays_to_polygons(centers: Tensor, rays: Tensor) -> Tensor:
+    """Vertices of star polygons: where the rays end.
+
+    Parameters
+    ----------
+    centers : Tensor, shape (N, 2), float
+        x, y of the centres in pixels.
+    rays : Tensor, shape (N, R), float
+        Ray lengths in pixels, R from 3 to 1024; negative ones count as 0. Ray k points along (cos 2πk/R, sin 2πk/R), y
+        down.
+
+    Returns
+    -------
+    Tensor, shape (N, R, 2), float32 (float64 for float64)
+        Computed in double precision and rounded once. Differentiable in both, twice; negative rays get no gradient.
+
+    Raises
+    ------
+    TypeError
+        If an argument is not a floating-point tensor.
+    ValueError
+        If shapes or devices do not fit.
+
+    Examples
+    --------
+    >>> rays_to_polygons(torch.tensor([[5.0, 5.0]]), torch.tensor([[1.0, 2.0, 3.0, 4.0]]))
+    tensor([[[6., 5.], [5., 7.], [2., 5.], [5., 1.]]])
+    """
+    polygons: Tensor = torch.ops.polarmask.rays_to_polygons(
+        *_arguments.floats("rays_to_polygons", centers=centers, rays=rays)
+    )
+    return polygons
+
+
+def rays_to_boxes(centers: Tensor, rays: Tensor) -> Tensor:
+    """Boxes around star polygons.
+
+    Parameters
+    ----------
+    centers, rays : Tensor
+        As for :func:`rays_to_polygons`.
+
+    Returns
+    -------
+    Tensor, shape (N, 4), float32 (float64 for float64)
+        x0, y0, x1, y1 of the vertices; NaN where one is. Differentiable; vertices that tie share the gradient.
+
+    Examples
+    --------
+    >>> rays_to_boxes(torch.tensor([[5.0, 5.0]]), torch.tensor([[1.0, 2.0, 3.0, 4.0]]))
+    tensor([[2., 1., 6., 7.]])
+    """
+    polygons = rays_to_polygons(centers, rays)
+    return torch.cat([polygons.amin(1), polygons.amax(1)], 1)
+
+
+def polygons_to_masks(polygons: Tensor, size: tuple[int, int]) -> Tensor:
+    """Bitmaps of polygons: the pixels whose centres they contain, by the even-odd rule.
+
+    Parameters
+    ----------
+    polygons : Tensor, shape (N, V, 2), float
+        Vertices x, y in pixels, in either direction.
+    size : (H, W)
+        Of the image; H * W < 2**31.
+
+    Returns
+    -------
+    Tensor, shape (N, H, W), bool
+
+    Raises
+    ------
+    TypeError
+        If ``polygons`` is not a floating-point tensor.
+    ValueError
+        If its shape or ``size`` does not fit.
+
+    Examples
+    --------
+    >>> polygons_to_masks(torch.tensor([[[0.0, 0.0], [3.0, 0.0], [0.0, 3.0]]]), (3, 3)).int()
+    tensor([[[1, 1, 0],
+             [1, 0, 0],
+             [0, 0, 0]]], dtype=torch.int32)
+    """
+    op = "polygons_to_masks"
+    (polygons,) = _arguments.floats(op, polygons=polygons)
+    masks: Tensor = torch.ops.polarmask.polygons_to_masks(polygons, *_arguments.image_size(op, size))
+    return masks
+
+
+def polygons_to_rle(polygons: Tensor, size: tuple[int, int], *, rule: str = "center") -> RLE:
+    """COCO RLE of polygons, without a bitmap: time and memory do not grow with the image's area.
+
+    Parameters
+    ----------
+    polygons : Tensor, shape (N, V, 2), float
+        Vertices x, y in pixels, in either direction.
+    size : (H, W)
+        Of the image; H * W < 2**31.
+    rule : {"center", "coco"}
+        ``"center"``: the masks of :func:`polygons_to_masks`. ``"coco"``: byte for byte what ``frPyObjects`` of
+        pycocotools gives for three or more vertices; coordinates beyond ±10⁶, where it overflows, are clipped.
+
+    Returns
+    -------
+    RLE
+
+    Raises
+    ------
+    TypeError
+        If ``polygons`` is not a floating-point tensor.
+    ValueError
+        If its shape, ``size`` or ``rule`` does not fit.
+
+    Examples
+    --------
+    >>> square = torch.tensor([[[1.0, 1.0], [3.0, 1.0], [3.0, 3.0], [1.0, 3.0]]])
+    >>> polygons_to_rle(square, (4, 4)).counts
+    tensor([5, 2, 2, 2, 5], dtype=torch.int32)
+    >>> polygons_to_rle(square, (4, 4), rule="coco").to_coco()
+    [{'size': [4, 4], 'counts': b'52203'}]
+    """
+    op = "polygons_to_rle"
+    size = _arguments.image_size(op, size)
+    (polygons,) = _arguments.floats(op, polygons=polygons)
+    coco = _arguments.choice(op, "rule", rule, _RULES) == "coco"
+    counts, offsets = torch.ops.polarmask.polygons_to_rle(polygons, *size, coco)
+    return RLE(counts, offsets, size)
+
+
+def polygons_to_labels(polygons: Tensor, size: tuple[int, int], *, order: Tensor | None = None) -> Tensor:
+    """Label image of polygons, drawn one over the other.
+
+    Parameters
+    ----------
+    polygons : Tensor, shape (N, V, 2), float
+        Vertices x, y in pixels, in either direction.
+    size : (H, W)
+        Of the image; H * W < 2**31.
+    order : Tensor, shape (K,), int32 or int64, optional
+        The polygons to draw, first to last; the last one stays on top. By default 0 … N − 1. For what NMS keeps, best
+        first, pass ``keep.flip(0)``.
+
+    Returns
+    -------
+    Tensor, shape (H, W), int32
+        n + 1 where polygon n is on top, 0 where none is.
+
+    Raises
+    ------
+    TypeError
+        If a dtype does not fit.
+    ValueError
+        If a shape, device or ``size`` does not fit.
+    IndexError
+        If ``order`` holds what is no index of a polygon (on the CPU).
+
+    Examples
+    --------
+    >>> squares = torch.tensor([[[0.0, 0.0], [2.0, 0.0], [2.0, 2.0], [0.0, 2.0]]]).repeat(2, 1, 1)
+    >>> squares[1] += 1
+    >>> polygons_to_labels(squares, (3, 3), order=torch.tensor([1, 0]))
+    tensor([[1, 1, 0],
+            [1, 1, 2],
+            [0, 2, 2]], dtype=torch.int32)
+    """
+    op = "polygons_to_labels"
+    (polygons,) = _arguments.floats(op, polygons=polygons)
+    labels: Tensor = torch.ops.polarmask.polygons_to_labels(
+        polygons, *_arguments.image_size(op, size), _order(op, order)
+    )
+    return labels
+
+
+def rays_to_masks(centers: Tensor, rays: Tensor, size: tuple[int, int], *, scale: Tensor | None = None) -> Tensor:
+    """Bitmaps of star polygons; equal to ``polygons_to_masks(rays_to_polygons(centers, rays) * scale, size)``.
+
+    Parameters
+    ----------
+    centers, rays : Tensor
+        As for :func:`rays_to_polygons`.
+    size : (H, W)
+        Of the image; H * W < 2**31.
+    scale : Tensor, shape (2,) or (N, 2), float, optional
+        Factors of the vertices' x and y: for images that were resized without keeping their aspect ratio.
+
+    Returns
+    -------
+    Tensor, shape (N, H, W), bool
+
+    Raises
+    ------
+    TypeError
+        If an argument is not a floating-point tensor.
+    ValueError
+        If shapes, devices or ``size`` do not fit.
+
+    Examples
+    --------
+    >>> rays_to_masks(torch.tensor([[1.5, 1.5]]), torch.ones(1, 4), (3, 3)).int()
+    tensor([[[0, 1, 0],
+             [0, 1, 0],
+             [0, 0, 0]]], dtype=torch.int32)
+    """
+    op = "rays_to_masks"
+    shapes = _rays(op, centers, rays, scale)
+    masks: Tensor = torch.ops.polarmask.rays_to_masks(*shapes, *_arguments.image_size(op, size))
+    return masks
+
+
+def rays_to_rle(
+    centers: Tensor, rays: Tensor, size: tuple[int, int], *, rule: str = "center", scale: Tensor | None = None
+) -> RLE:
+    """COCO RLE of star polygons; equal to ``polygons_to_rle(rays_to_polygons(centers, rays) * scale, size)``.
+
+    Parameters
+    ----------
+    centers, rays : Tensor
+        As for :func:`rays_to_polygons`.
+    size, rule
+        As for :func:`polygons_to_rle`.
+    scale
+        As for :func:`rays_to_masks`.
+
+    Returns
+    -------
+    RLE
+
+    Raises
+    ------
+    TypeError
+        If an argument is not a floating-point tensor.
+    ValueError
+        If shapes, devices, ``size`` or ``rule`` do not fit.
+
+    Examples
+    --------
+    >>> rays_to_rle(torch.tensor([[2.0, 2.0]]), torch.full((1, 4), 1.5), (4, 4)).to_coco()
+    [{'size': [4, 4], 'counts': b'52203'}]
+    """
+    op = "rays_to_rle"
+    size = _arguments.image_size(op, size)
+    shapes = _rays(op, centers, rays, scale)
+    coco = _arguments.choice(op, "rule", rule, _RULES) == "coco"
+    counts, offsets = torch.ops.polarmask.rays_to_rle(*shapes, *size, coco)
+    return RLE(counts, offsets, size)
+
+
+def rays_to_labels(
+    centers: Tensor,
+    rays: Tensor,
+    size: tuple[int, int],
+    *,
+    order: Tensor | None = None,
+    scale: Tensor | None = None,
+) -> Tensor:
+    """Label image of star polygons; equal to ``polygons_to_labels(rays_to_polygons(centers, rays) * scale, size)``.
+
+    Parameters
+    ----------
+    centers, rays : Tensor
+        As for :func:`rays_to_polygons`.
+    size, order
+        As for :func:`polygons_to_labels`.
+    scale
+        As for :func:`rays_to_masks`.
+
+    Returns
+    -------
+    Tensor, shape (H, W), int32
+
+    Raises
+    ------
+    TypeError
+        If a dtype does not fit.
+    ValueError
+        If shapes, devices or ``size`` do not fit.
+    IndexError
+        If ``order`` holds what is no index of a row (on the CPU).
+
+    Examples
+    --------
+    >>> rays_to_labels(torch.tensor([[1.0, 1.0], [3.0, 1.0]]), torch.full((2, 4), 1.5), (2, 4))
+    tensor([[1, 1, 2, 2],
+            [1, 1, 2, 2]], dtype=torch.int32)
+    """
+    op = "rays_to_labels"
+    shapes = _rays(op, centers, rays, scale)
+    labels: Tensor = torch.ops.polarmask.rays_to_labels(*shapes, *_arguments.image_size(op, size), _order(op, order))
+    return labels
+
+
+def outlines_to_masks(outlines: Outlines, size: tuple[int, int]) -> Tensor:
+    """Bitmaps of outlines: ragged shapes of any number of rings, such as COCO's ground truth.
+
+    Parameters
+    ----------
+    outlines : Outlines
+        M instances; all pieces of an instance count together, by the even-odd rule.
+    size : (H, W)
+        Of the image; H * W < 2**31.
+
+    Returns
+    -------
+    Tensor, shape (M, H, W), bool
+
+    Raises
+    ------
+    TypeError
+        If a dtype does not fit.
+    ValueError
+        If shapes, devices, offsets or ``size`` do not fit.
+
+    Examples
+    --------
+    >>> segments = torch.tensor([[0.0, 0.0, 3.0, 0.0], [3.0, 0.0, 0.0, 3.0], [0.0, 3.0, 0.0, 0.0]])
+    >>> outlines_to_masks(Outlines(segments, torch.tensor([0, 3])), (2, 2)).int()
+    tensor([[[1, 1],
+             [1, 0]]], dtype=torch.int32)
+    """
+    op = "outlines_to_masks"
+    masks: Tensor = torch.ops.polarmask.outlines_to_masks(*_outlines(op, outlines), *_arguments.image_size(op, size))
+    return masks
+
+
+def outlines_to_rle(outlines: Outlines, size: tuple[int, int]) -> RLE:
+    """COCO RLE of outlines, without a bitmap.
+
+    Parameters
+    ----------
+    outlines, size
+        As for :func:`outlines_to_masks`, whose masks these are.
+
+    Returns
+    -------
+    RLE
+
+    Raises
+    ------
+    TypeError
+        If a dtype does not fit.
+    ValueError
+        If shapes, devices, offsets or ``size`` do not fit.
+
+    Examples
+    --------
+    >>> segments = torch.tensor([[0.0, 0.0, 3.0, 0.0], [3.0, 0.0, 0.0, 3.0], [0.0, 3.0, 0.0, 0.0]])
+    >>> outlines_to_rle(Outlines(segments, torch.tensor([0, 3])), (2, 2)).counts
+    tensor([0, 3, 1], dtype=torch.int32)
+    """
+    op = "outlines_to_rle"
+    size = _arguments.image_size(op, size)
+    counts, offsets = torch.ops.polarmask.outlines_to_rle(*_outlines(op, outlines), *size)
+    return RLE(counts, offsets, size)
+
+
+def outlines_to_labels(outlines: Outlines, size: tuple[int, int], *, order: Tensor | None = None) -> Tensor:
+    """Label image of outlines, drawn one over the other.
+
+    Parameters
+    ----------
+    outlines, size
+        As for :func:`outlines_to_masks`.
+    order
+        As for :func:`polygons_to_labels`.
+
+    Returns
+    -------
+    Tensor, shape (H, W), int32
+
+    Raises
+    ------
+    TypeError
+        If a dtype does not fit.
+    ValueError
+        If shapes, devices, offsets or ``size`` do not fit.
+    IndexError
+        If ``order`` holds what is no index of an instance (on the CPU).
+
+    Examples
+    --------
+    >>> segments = torch.tensor([[0.0, 0.0, 3.0, 0.0], [3.0, 0.0, 0.0, 3.0], [0.0, 3.0, 0.0, 0.0]])
+    >>> outlines_to_labels(Outlines(segments, torch.tensor([0, 3])), (2, 2))
+    tensor([[1, 1],
+            [1, 0]], dtype=torch.int32)
+    """
+    op = "outlines_to_labels"
+    labels: Tensor = torch.ops.polarmask.outlines_to_labels(
+        *_outlines(op, outlines), *_arguments.image_size(op, size), _order(op, order)
+    )
+    return labels
+
+
+def _rays(op: str, centers: Tensor, rays: Tensor, scale: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
+    if scale is None:
+        centers, rays = _arguments.floats(op, centers=centers, rays=rays)
+        return centers, rays, None
+    centers, rays, scale = _arguments.floats(op, centers=centers, rays=rays, scale=scale)
+    if scale.shape == (2,):
+        scale = scale.expand(rays.shape[0], 2)
+    if scale.dim() != 2:
+        raise ValueError(f"{op}: expected scale of shape (2,) or (N, 2), got {tuple(scale.shape)}")
+    return centers, rays, scale
+
+
+def _outlines(op: str, outlines: Outlines) -> tuple[Tensor, Tensor]:
+    if not isinstance(outlines, Outlines):
+        raise TypeError(f"{op}: expected outlines to be Outlines, got {type(outlines).__name__}")
+    (segments,) = _arguments.floats(op, segments=outlines.segments)
+    return segments, outlines.offsets
+
+
+def _order(op: str, order: Tensor | None) -> Tensor | None:
+    return None if order is None else _arguments.int64(op, "order", order)
+
+
+@torch.library.register_fake("polarmask::rays_to_polygons")
+def _rays_to_polygons(centers: Tensor, rays: Tensor) -> Tensor:
+    return rays.new_empty(*rays.shape, 2)
+
+
+def _save_rays(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
+    ctx.save_for_backward(inputs[1])
+
+
+def _rays_to_polygons_backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:
+    # Plain torch, so that it can be differentiated again.
+    (rays,) = ctx.saved_tensors
+    origin, unit = rays.new_zeros(1, 2), rays.new_ones(1, rays.shape[1])
+    directions = torch.ops.polarmask.rays_to_polygons(origin, unit)
+    return grad.sum(1), torch.where(rays >= 0, (grad * directions).sum(2), 0)
+
+
+torch.library.register_autograd("polarmask::rays_to_polygons", _rays_to_polygons_backward, setup_context=_save_rays)
+
+
+@torch.library.register_fake("polarmask::polygons_to_masks")
+def _polygons_to_masks(polygons: Tensor, height: int, width: int) -> Tensor:
+    return polygons.new_empty((polygons.shape[0], height, width), dtype=torch.bool)
+
+
+@torch.library.register_fake("polarmask::polygons_to_rle")
+def _polygons_to_rle(polygons: Tensor, height: int, width: int, coco: bool) -> tuple[Tensor, Tensor]:
+    return fake_ragged(polygons, polygons.shape[0], torch.int32)
+
+
+@torch.library.register_fake("polarmask::polygons_to_labels")
+def _polygons_to_labels(polygons: Tensor, height: int, width: int, order: Tensor | None) -> Tensor:
+    return polygons.new_empty((height, width), dtype=torch.int32)
+
+
+@torch.library.register_fake("polarmask::rays_to_masks")
+def _rays_to_masks(centers: Tensor, rays: Tensor, scale: Tensor | None, height: int, width: int) -> Tensor:
+    return rays.new_empty((rays.shape[0], height, width), dtype=torch.bool)
+
+
+@torch.library.register_fake("polarmask::rays_to_rle")
+def _rays_to_rle(
+    centers: Tensor, rays: Tensor, scale: Tensor | None, height: int, width: int, coco: bool
+) -> tuple[Tensor, Tensor]:
+    return fake_ragged(rays, rays.shape[0], torch.int32)
+
+
+@torch.library.register_fake("polarmask::rays_to_labels")
+def _rays_to_labels(
+    centers: Tensor, rays: Tensor, scale: Tensor | None, height: int, width: int, order: Tensor | None
+) -> Tensor:
+    return rays.new_empty((height, width), dtype=torch.int32)
+
+
+@torch.library.register_fake("polarmask::outlines_to_masks")
+def _outlines_to_masks(segments: Tensor, offsets: Tensor, height: int, width: int) -> Tensor:
+    return segments.new_empty((offsets.shape[0] - 1, height, width), dtype=torch.bool)
+
+
+@torch.library.register_fake("polarmask::outlines_to_rle")
+def _outlines_to_rle(segments: Tensor, offsets: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:
+    return fake_ragged(segments, offsets.shape[0] - 1, torch.int32)
+
+
+@torch.library.register_fake("polarmask::outlines_to_labels")
+def _outlines_to_labels(segments: Tensor, offsets: Tensor, height: int, width: int, order: Tensor | None) -> Tensor:
+    return segments.new_empty((height, width), dtype=torch.int32)
+
+
+_vmap.register("rays_to_polygons", rows=(0, 1))
+_vmap.register("polygons_to_masks", rows=(0,))
+_vmap.register("rays_to_masks", rows=(0, 1, 2))
+for _name in ("polygons_to_labels", "rays_to_labels", "outlines_to_masks", "outlines_to_labels"):
+    _vmap.register(_name)
+for _name in ("polygons_to_rle", "rays_to_rle", "outlines_to_rle"):
+    _vmap.refuse(_name)
