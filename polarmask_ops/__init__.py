@@ -3,6 +3,7 @@
 from ._extension import _C
 from .outlines import Outlines
 from .polar_iou import polar_centerness, polar_iou, polar_iou_loss
+from .polar_target import FCOS_RANGES, PolarTargets, cast_rays, encode_targets
 from .rasterize import (
     outlines_to_labels,
     outlines_to_masks,
@@ -19,8 +20,12 @@ from .rasterize import (
 from .rle import RLE
 
 __all__ = [
+    "FCOS_RANGES",
     "RLE",
     "Outlines",
+    "PolarTargets",
+    "cast_rays",
+    "encode_targets",
     "outlines_to_labels",
     "outlines_to_masks",
     "outlines_to_rle",

@@ -23,6 +23,13 @@ def floats(op: str, **tensors: Tensor) -> tuple[Tensor, ...]:
     return tuple(tensor.to(dtype) for tensor in tensors.values())
 
 
+def float32(op: str, name: str, value: Tensor) -> Tensor:
+    """A floating-point tensor as float32."""
+    if not _tensor(op, name, value).is_floating_point():
+        raise TypeError(f"{op}: expected {name} of a floating-point dtype, got {value.dtype}")
+    return value.to(torch.float32)
+
+
 def int64(op: str, name: str, value: Tensor) -> Tensor:
     """An int32 or int64 tensor as int64."""
     if _tensor(op, name, value).dtype not in (torch.int32, torch.int64):

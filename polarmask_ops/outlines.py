@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 
@@ -16,3 +17,6 @@ class Outlines:
 
     def __len__(self) -> int:
         return self.offsets.shape[0] - 1
+
+
+torch.export.register_dataclass(Outlines, serialized_type_name="polarmask_ops.Outlines")

@@ -26,6 +26,11 @@ PM_HD T cross(Vec2<T> a, Vec2<T> b) {
 }
 
 template <class T>
+PM_HD T dot(Vec2<T> a, Vec2<T> b) {
+  return a.x * b.x + a.y * b.y;
+}
+
+template <class T>
 PM_HD Vec2<T> operator-(Vec2<T> a, Vec2<T> b) {
   return {a.x - b.x, a.y - b.y};
 }
