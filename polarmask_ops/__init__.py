@@ -1,7 +1,7 @@
 """Torch ops for instance masks as rays: polar targets, Polar IoU, rasterization, polygon NMS."""
 
 from ._extension import _C
-from .outlines import Outlines
+from .outlines import Outlines, outlines_from_polygons
 from .polar_iou import polar_centerness, polar_iou, polar_iou_loss
 from .polar_target import FCOS_RANGES, PolarTargets, cast_rays, encode_targets
 from .rasterize import (
@@ -26,6 +26,7 @@ __all__ = [
     "PolarTargets",
     "cast_rays",
     "encode_targets",
+    "outlines_from_polygons",
     "outlines_to_labels",
     "outlines_to_masks",
     "outlines_to_rle",

@@ -2,21 +2,258 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from . import _arguments, _ragged, _vmap
 
-@dataclass(frozen=True)
+_KEEP = ("largest", "all")
+
+
+@dataclass(frozen=True, eq=False)
 class Outlines:
-    """Boundaries of M instances."""
+    """Boundaries of M instances, as directed segments in any order.
 
-    segments: Tensor  # (S, 4) pixels: x0, y0, x1, y1
-    offsets: Tensor  # (M + 1,) int64: instance m owns segments[offsets[m]:offsets[m + 1]]
+    An instance's segments run around its matter with Σ(x0·y1 − x1·y0) > 0 (clockwise on the screen) and around its
+    holes the other way. Nothing asks for their order: area and centroid are sums, the end of a ray is a maximum.
+
+    Parameters
+    ----------
+    segments : Tensor, shape (S, 4), float
+        x0, y0, x1, y1 in pixels; pixel (row i, column j) is the square [j, j + 1) × [i, i + 1).
+    offsets : Tensor, shape (M + 1,), int64
+        Instance m owns ``segments[offsets[m]:offsets[m + 1]]``.
+
+    Notes
+    -----
+    A pytree, known to ``torch.export``. So that any tree of two leaves can be built, the constructor checks nothing;
+    every use does.
+
+    Examples
+    --------
+    >>> outlines = outlines_from_polygons([[[0, 0, 4, 0, 4, 2, 0, 2]], [[1, 1, 3, 1, 3, 3]]])
+    >>> len(outlines), outlines.areas().tolist()
+    (2, [8.0, 2.0])
+    >>> outlines[1].translate(10, 0).boxes()
+    tensor([[11.,  1., 13.,  3.]])
+    """
+
+    segments: Tensor
+    offsets: Tensor
 
     def __len__(self) -> int:
         return self.offsets.shape[0] - 1
 
+    def __getitem__(self, index: _ragged.Index) -> Outlines:
+        """The instances of an int, slice, index or bool tensor, again as Outlines."""
+        positions, offsets = _ragged.select("Outlines", self.offsets, index)
+        return Outlines(self.segments[positions], offsets)
+
+    @staticmethod
+    def cat(items: Sequence[Outlines]) -> Outlines:
+        """The instances of several Outlines, one after the other."""
+        if not items:
+            raise ValueError("Outlines.cat: expected at least one Outlines, got no items")
+        segments = torch.cat([item.segments for item in items])
+        return Outlines(segments, _ragged.cat([item.offsets for item in items]))
+
+    def scale(self, sx: float, sy: float) -> Outlines:
+        """x · sx, y · sy, as when the image is resized."""
+        return self._affine([[sx, 0, 0], [0, sy, 0]])
+
+    def hflip(self, width: float) -> Outlines:
+        """x becomes width − x, as when an image of that width is mirrored."""
+        return self._affine([[-1, 0, width], [0, 1, 0]])
+
+    def translate(self, dx: float, dy: float) -> Outlines:
+        """x + dx, y + dy, as when a crop is cut at (−dx, −dy); follow it with ``clip``."""
+        return self._affine([[1, 0, dx], [0, 1, dy]])
+
+    def affine(self, matrix: Sequence[Sequence[float]] | Tensor) -> Outlines:
+        """(x, y, 1) multiplied by a matrix of shape (2, 3), or (3, 3) with the last row 0, 0, 1.
+
+        Matrices that mirror swap the ends of the segments, so that matter stays on the same side of them. The matrix is
+        read on the host.
+        """
+        rows = torch.as_tensor(matrix, dtype=torch.float64)
+        if rows.shape not in ((2, 3), (3, 3)) or rows[2:].tolist() not in ([], [[0, 0, 1]]):
+            raise ValueError(
+                "Outlines.affine: expected matrix of shape (2, 3), or (3, 3) with the last row 0, 0, 1, got "
+                f"{rows.tolist()}"
+            )
+        return self._affine(rows[:2].tolist())
+
+    def _affine(self, rows: Sequence[Sequence[float]]) -> Outlines:
+        segments, offsets = checked("Outlines", self)
+        (a, b, c), (d, e, f) = rows
+        if a * e - b * d < 0:
+            segments = segments[:, [2, 3, 0, 1]]
+        x, y = segments[:, 0::2], segments[:, 1::2]
+        return Outlines(torch.stack([a * x + b * y + c, d * x + e * y + f], 2).flatten(1), offsets)
+
+    def to(self, *args: Any, **kwargs: Any) -> Outlines:
+        """As ``Tensor.to``; a dtype is the segments' alone."""
+        segments = self.segments.to(*args, **kwargs)
+        return Outlines(segments, self.offsets.to(segments.device, non_blocking=kwargs.get("non_blocking", False)))
+
+    def pin_memory(self) -> Outlines:
+        """In page-locked memory, from where copies to the GPU need not wait."""
+        return Outlines(self.segments.pin_memory(), self.offsets.pin_memory())
+
+    def areas(self) -> Tensor:
+        """Signed areas in square pixels, (M,): matter minus holes; rings that overlap count twice.
+
+        The sums are taken in double in one fixed order, and are 0 where nothing but rounding is left. Without segments
+        0; where a vertex is not finite the area is not finite either. Not differentiable.
+        """
+        return self._moments("Outlines.areas")[0]
+
+    def centroids(self) -> Tensor:
+        """Centres of mass in pixels, (M, 2) x, y.
+
+        Where the area is 0, the mean of the segments' midpoints weighted by length, and of points the plain mean.
+        Without segments NaN. Not differentiable.
+        """
+        return self._moments("Outlines.centroids")[1]
+
+    def boxes(self) -> Tensor:
+        """The smallest boxes around the segments, (M, 4) x0, y0, x1, y1; without segments zeros. NaN is passed over."""
+        segments, offsets = checked("Outlines.boxes", self)
+        boxes: Tensor = torch.ops.polarmask.outlines_boxes(segments.detach(), offsets)
+        return boxes
+
+    def _moments(self, op: str) -> tuple[Tensor, Tensor]:
+        segments, offsets = checked(op, self)
+        moments: tuple[Tensor, Tensor] = torch.ops.polarmask.outlines_moments(segments.detach(), offsets)
+        return moments
+
 
 torch.export.register_dataclass(Outlines, serialized_type_name="polarmask_ops.Outlines")
+
+
+def checked(op: str, outlines: Outlines) -> tuple[Tensor, Tensor]:
+    """Segments, at least float32, and offsets: what ops take in place of Outlines."""
+    if not isinstance(outlines, Outlines):
+        raise TypeError(f"{op}: expected outlines to be Outlines, got {type(outlines).__name__}")
+    (segments,) = _arguments.floats(op, **{"outlines.segments": outlines.segments})
+    offsets = _arguments.int64(op, "outlines.offsets", outlines.offsets)
+    if segments.dim() != 2 or segments.shape[1] != 4:
+        raise ValueError(f"{op}: expected outlines.segments of shape (S, 4), got {tuple(segments.shape)}")
+    if offsets.dim() != 1 or offsets.shape[0] < 1:
+        raise ValueError(f"{op}: expected outlines.offsets of shape (M + 1,), got {tuple(offsets.shape)}")
+    if segments.device != offsets.device:
+        raise ValueError(
+            f"{op}: expected outlines.offsets on the device of outlines.segments ({segments.device}), "
+            f"got {offsets.device}"
+        )
+    return segments, offsets
+
+
+def outlines_from_polygons(polygons: Sequence[Sequence[Any]], *, keep: str = "largest") -> Outlines:
+    """Outlines of instances given by their rings, as in COCO's annotations.
+
+    Parameters
+    ----------
+    polygons : list of M lists of rings
+        A ring is flat, [x0, y0, x1, y1, …], or of shape (V, 2): a list, an array or a tensor; in pixels, closed by
+        itself, clockwise or not. Rings with fewer than 3 vertices, without area, or with a vertex that is not finite
+        count for nothing.
+    keep : {"largest", "all"}
+        ``"largest"`` keeps the ring of the largest area of each instance; ties: the lowest index. ``"all"`` keeps every
+        ring, and means their union: each is oriented around matter (COCO's polygons have no holes), overlaps are not
+        dissolved.
+
+    Returns
+    -------
+    Outlines
+        Of M instances, one segment a side; repeated vertices make none. On the tensors' device, in the common dtype of
+        tensors and arrays, at least float32; lists count as float32.
+
+    Raises
+    ------
+    TypeError
+        If ``polygons`` is not a list of lists of rings of numbers.
+    ValueError
+        If a ring has an odd number of coordinates or another shape, rings lie on different devices, or ``keep`` is
+        unknown.
+
+    Examples
+    --------
+    >>> outlines_from_polygons([[[0, 0, 0, 2, 3, 2]]]).segments  # turned around matter
+    tensor([[0., 0., 3., 2.],
+            [0., 2., 0., 0.],
+            [3., 2., 0., 2.]])
+    """
+    op = "outlines_from_polygons"
+    _arguments.choice(op, "keep", keep, _KEEP)
+    if not isinstance(polygons, (list, tuple)):
+        raise TypeError(f"{op}: expected polygons to be a list of lists of rings, got {type(polygons).__name__}")
+    for m, rings in enumerate(polygons):
+        if not isinstance(rings, (list, tuple)):
+            raise TypeError(f"{op}: expected polygons[{m}] to be a list of rings, got {type(rings).__name__}")
+    rings = [_ring(op, f"polygons[{m}][{k}]", ring) for m, rings in enumerate(polygons) for k, ring in enumerate(rings)]
+    devices = {ring.device for ring in rings} or {torch.device("cpu")}
+    if len(devices) > 1:
+        raise ValueError(f"{op}: expected all rings on one device, got {', '.join(sorted(map(str, devices)))}")
+    (device,) = devices
+    vertices = torch.cat([torch.empty(0, 2, dtype=torch.float32, device=device), *rings])
+    ring_offsets, polygon_offsets = _offsets(rings, device), _offsets(polygons, device)
+    largest = keep == "largest"
+    return Outlines(*torch.ops.polarmask.outlines_from_polygons(vertices, ring_offsets, polygon_offsets, largest))
+
+
+def _ring(op: str, name: str, ring: Any) -> Tensor:
+    """Vertices (V, 2)."""
+    if not isinstance(ring, Tensor):
+        try:
+            with np.errstate(over="ignore"):  # too large for float32 is infinite
+                ring = np.ascontiguousarray(ring, None if isinstance(ring, np.ndarray) else np.float32)
+            ring = torch.from_numpy(ring)
+        except (TypeError, ValueError) as error:
+            raise TypeError(f"{op}: expected {name} to be a ring of numbers, got {ring!r:.80}") from error
+    vertices: Tensor = ring.detach()
+    if vertices.dim() == 1 and vertices.shape[0] % 2 == 0:
+        vertices = vertices.reshape(-1, 2)
+    if vertices.dim() != 2 or vertices.shape[1] != 2:
+        raise ValueError(
+            f"{op}: expected {name} of shape (V, 2), or flat with an even number of coordinates, got shape "
+            f"{tuple(vertices.shape)}"
+        )
+    return vertices
+
+
+def _offsets(parts: Sequence[Any], device: torch.device) -> Tensor:
+    return _ragged.from_lengths(torch.tensor([len(part) for part in parts], dtype=torch.int64)).to(device)
+
+
+@torch.library.register_fake("polarmask::outlines_moments")
+def _moments_fake(segments: Tensor, offsets: Tensor) -> tuple[Tensor, Tensor]:
+    count = offsets.shape[0] - 1
+    return segments.new_empty(count), segments.new_empty(count, 2)
+
+
+@torch.library.register_fake("polarmask::outlines_boxes")
+def _boxes_fake(segments: Tensor, offsets: Tensor) -> Tensor:
+    return segments.new_empty(offsets.shape[0] - 1, 4)
+
+
+@torch.library.register_fake("polarmask::outlines_from_polygons")
+def _from_polygons_fake(
+    vertices: Tensor, ring_offsets: Tensor, polygon_offsets: Tensor, largest: bool
+) -> tuple[Tensor, Tensor]:
+    return _any_segments(vertices), polygon_offsets.new_empty(polygon_offsets.shape)
+
+
+def _any_segments(like: Tensor) -> Tensor:
+    segments: Tensor = like.new_empty(torch.library.get_ctx().new_dynamic_size(), 4)
+    return segments
+
+
+for _name in ("outlines_moments", "outlines_boxes"):
+    _vmap.register(_name)
+_vmap.refuse("outlines_from_polygons")

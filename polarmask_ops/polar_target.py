@@ -176,7 +176,7 @@ def encode_targets(
     """
     op = "encode_targets"
     if centers is None:
-        centers = outlines.centroids()  # type: ignore[attr-defined]
+        centers = outlines.centroids()
     _arguments.choice(op, "method", method, _METHODS)
     if ignore is not None and ignore.dtype != torch.bool:
         raise TypeError(f"{op}: expected ignore of dtype bool, got {ignore.dtype}")

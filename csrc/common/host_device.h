@@ -23,6 +23,11 @@ PM_HD constexpr T max_of(T a, T b) {
   return a < b ? b : a;
 }
 
+template <class T>
+PM_HD constexpr T absolute(T value) {
+  return value < 0 ? -value : value;
+}
+
 // Neither NaN nor infinite, without libm.
 template <class T>
 PM_HD constexpr bool is_finite(T value) {

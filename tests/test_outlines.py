@@ -1,0 +1,318 @@
+import itertools
+import math
+import pickle
+
+import numpy as np
+import pytest
+import shapely
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from op_tester import GEOMETRY, Bad, OpTester, array, change_tensors
+from reference import outlines as reference
+from torch import Tensor
+from torch.utils._pytree import tree_map
+
+from polarmask_ops import Outlines, outlines_from_polygons
+
+SQUARE = [0, 0, 4, 0, 4, 4, 0, 4]
+HOSTILE = st.sampled_from([0.0, 1.0, -1.0, 2.5, 7.0, 1e-30, 1e30, -1e30, math.inf, -math.inf, math.nan])
+
+
+def random_polygons(count: int, seed: int = 0) -> list[list[list[float]]]:
+    """One to three stars each, turning either way."""
+    random = np.random.default_rng(seed)
+    polygons = []
+    for _ in range(count):
+        rings = []
+        for _ in range(random.integers(1, 4)):
+            angle = np.sort(random.uniform(0, 2 * np.pi, random.integers(3, 40)))[:: random.choice([-1, 1])]
+            radius = random.uniform(2, 30, len(angle))
+            points = random.uniform(-100, 1000, 2) + np.stack([radius * np.cos(angle), radius * np.sin(angle)], 1)
+            rings.append(points.astype(np.float32).reshape(-1).tolist())
+        polygons.append(rings)
+    return polygons
+
+
+def segment_sets(outlines: Outlines) -> list[list[tuple[float, ...]]]:
+    """Per instance the segments, sorted: their order means nothing."""
+    segments, offsets = outlines.segments.tolist(), outlines.offsets.tolist()
+    return [sorted(map(tuple, segments[begin:end])) for begin, end in itertools.pairwise(offsets)]
+
+
+def assert_same(left: Outlines, right: Outlines) -> None:
+    assert segment_sets(left) == segment_sets(right)
+
+
+def outlines_of(dtype: torch.dtype = torch.float32, device: str = "cpu") -> Outlines:
+    """Random ones, one without area, points only."""
+    line = torch.tensor([[1.0, 1, 5, 4], [5, 4, 1, 1], [5, 4, 5, 6], [5, 6, 5, 4]])
+    points = torch.tensor([[3.0, 4, 3, 4], [5, 9, 5, 9], [5, 9, 5, 9]])
+    special = Outlines(torch.cat([line, points]), torch.tensor([0, 4, 7]))
+    return Outlines.cat([outlines_from_polygons(random_polygons(20), keep="all"), special]).to(device, dtype)
+
+
+def areas(segments: Tensor, offsets: Tensor) -> Tensor:
+    return Outlines(segments, offsets).areas()
+
+
+def centroids(segments: Tensor, offsets: Tensor) -> Tensor:
+    return Outlines(segments, offsets).centroids()
+
+
+def boxes(segments: Tensor, offsets: Tensor) -> Tensor:
+    return Outlines(segments, offsets).boxes()
+
+
+class OutlinesTester(OpTester):
+    bad_inputs = (
+        Bad({"segments": torch.ones(1, 4, dtype=torch.int32)}, TypeError, ("segments", "floating-point", "int32")),
+        Bad({"segments": torch.ones(1, 3)}, ValueError, ("segments", "(S, 4)", "(1, 3)")),
+        Bad({"segments": torch.ones(4)}, ValueError, ("segments", "(S, 4)", "(4,)")),
+        Bad({"offsets": torch.ones(0, dtype=torch.int64)}, ValueError, ("offsets", "(M + 1,)", "(0,)")),
+        Bad({"offsets": torch.ones(2)}, TypeError, ("offsets", "int64", "float32")),
+        Bad({"offsets": torch.zeros(2, dtype=torch.int64, device="meta")}, ValueError, ("device", "meta", "cpu")),
+    )
+
+    def sample(self, dtype, device):
+        outlines = outlines_of(dtype, device)
+        return {"segments": outlines.segments, "offsets": outlines.offsets}
+
+    def more_samples(self, dtype, device):
+        outlines = outlines_of(dtype, device)
+        first = outlines.offsets[:1]
+        return [{"segments": outlines.segments, "offsets": torch.cat([first, first, outlines.offsets])}]
+
+    def empty(self, dtype, device):
+        segments = torch.zeros(0, 4, dtype=dtype, device=device)
+        return [{"segments": segments, "offsets": torch.zeros(n, dtype=torch.int64, device=device)} for n in (1, 3)]
+
+
+class TestAreas(OutlinesTester):
+    function = areas
+    reference = lambda segments, offsets: reference.areas_and_centroids(segments, offsets)[0]  # noqa: E731
+
+    def tolerance(self, dtype):
+        # Sums in double, rounded once to the dtype: 2⁻²⁴. Relative to the first vertex nothing is lost before.
+        return {"rtol": 1e-12 if dtype == torch.float64 else 6e-8, "atol": 0}
+
+
+class TestCentroids(OutlinesTester):
+    function = centroids
+    reference = lambda segments, offsets: reference.areas_and_centroids(segments, offsets)[1]  # noqa: E731
+
+    def tolerance(self, dtype):
+        return {"rtol": 1e-12 if dtype == torch.float64 else 6e-8, "atol": 0}
+
+
+class TestBoxes(OutlinesTester):
+    function = boxes
+    reference = reference.boxes
+
+
+@pytest.mark.parametrize("offsets", [[0, 2, 1, 3], [0, 4], [1, 3], [0], [-1, 3]])
+@pytest.mark.parametrize("method", [Outlines.areas, Outlines.centroids, Outlines.boxes])
+def test_offsets_that_lie(method, offsets):
+    with pytest.raises(ValueError, match=r"outlines_\w+: expected outlines.offsets"):
+        method(Outlines(torch.ones(3, 4), torch.tensor(offsets)))
+
+
+class TestFromPolygons(OpTester):
+    function = outlines_from_polygons
+    reference = reference.outlines_from_polygons
+    dtypes = GEOMETRY
+    fixed_shape = False
+    bad_inputs = (
+        Bad({"keep": "smallest"}, ValueError, ("keep", "'largest', 'all'", "'smallest'")),
+        Bad({"polygons": torch.zeros(1, 3, 2)}, TypeError, ("polygons", "list of lists of rings", "Tensor")),
+        Bad({"polygons": [{"counts": b"", "size": [1, 1]}]}, TypeError, ("polygons[0]", "list of rings", "dict")),
+        Bad({"polygons": [[SQUARE], np.zeros((4, 2))]}, TypeError, ("polygons[1]", "list of rings", "ndarray")),
+        Bad({"polygons": [SQUARE]}, ValueError, ("polygons[0][0]", "(V, 2)", "(1,)")),
+        Bad({"polygons": [[SQUARE, SQUARE[:-1]]]}, ValueError, ("polygons[0][1]", "even", "(7,)")),
+        Bad({"polygons": [[np.zeros((2, 3))]]}, ValueError, ("polygons[0][0]", "(V, 2)", "(2, 3)")),
+        Bad({"polygons": [[["a", "b"]]]}, TypeError, ("polygons[0][0]", "numbers", "'a'")),
+        Bad({"polygons": [[[[0, 1], [2]]]]}, TypeError, ("polygons[0][0]", "numbers", "[2]")),
+        Bad({"polygons": [[torch.zeros(3, 2), torch.zeros(3, 2, device="meta")]]}, ValueError, ("device", "meta")),
+    )
+
+    def sample(self, dtype, device):
+        rings = [[torch.tensor(ring, dtype=dtype, device=device) for ring in rings] for rings in random_polygons(12)]
+        return {"polygons": [[ring.unflatten(0, (-1, 2)) for ring in row] for row in rings], "keep": "all"}
+
+    def more_samples(self, dtype, device):
+        polygons = self.sample(dtype, device)["polygons"]
+        special = [
+            [],
+            [SQUARE, SQUARE[::-1]],  # equal areas
+            [[0, 0], [0, 0, 1, 1], [], [0, 0, 1, 1, 2, 2], [0, 0, 3, 0, math.nan, 3], [0, 0, 3, 0, math.inf, 3]],
+            [[0, 0, 0, 3, 0, 3, 3, 3, 0, 0]],  # a vertex twice, closed by hand, against the clock
+            [[0.1, 0.1, 0.3, 0.3, 0.7, 0.7], SQUARE],
+        ]
+        special = [[torch.tensor(ring, dtype=dtype, device=device) for ring in rings] for rings in special]
+        return [{"polygons": value, "keep": keep} for value in (polygons, special) for keep in ("largest", "all")]
+
+    def compare(self, got, kwargs, dtype):
+        want = Outlines(*map(torch.from_numpy, type(self).reference(**change_tensors(kwargs, array))))
+        assert_same(got, want)
+
+    def empty(self, dtype, device):
+        return [
+            {"polygons": []},
+            {"polygons": [[]]},
+            {"polygons": [[], [torch.zeros(0, 2, dtype=dtype, device=device)]]},
+        ]
+
+
+def test_rings_as_lists_arrays_and_tensors():
+    flat = [0.1, 0.2, 4.5, 0.25, 3.0, 3.5]
+    pairs = np.reshape(flat, (3, 2))
+    want = outlines_from_polygons([[flat]])
+    assert want.segments.dtype == torch.float32
+    for ring in (pairs.tolist(), tuple(flat), pairs.astype(np.float32), torch.tensor(flat), pairs[::-1].astype("f4")):
+        assert_same(outlines_from_polygons([[ring]]), want)
+    assert outlines_from_polygons([[pairs]]).segments.dtype == torch.float64
+    assert outlines_from_polygons([[torch.tensor(SQUARE)]]).segments.dtype == torch.float32
+    assert outlines_from_polygons([[torch.tensor(SQUARE).half(), pairs]]).segments.dtype == torch.float64
+    assert not outlines_from_polygons([[torch.tensor(flat, requires_grad=True)]]).segments.requires_grad
+
+
+@given(st.lists(st.lists(st.lists(HOSTILE, max_size=6).map(lambda x: x + x[::-1]), max_size=3), max_size=3))
+def test_hostile_polygons(polygons):
+    for keep in ("largest", "all"):
+        outlines = outlines_from_polygons(polygons, keep=keep)
+        assert len(outlines) == len(polygons)
+        assert outlines.segments.isfinite().all()
+        assert (outlines.areas() >= 0).all()
+
+
+@given(st.lists(st.tuples(HOSTILE, HOSTILE, HOSTILE, HOSTILE), max_size=8))
+def test_hostile_segments(rows):
+    segments = torch.tensor(rows, dtype=torch.float32).reshape(-1, 4)
+    outlines = Outlines(segments, torch.tensor([0, len(rows)]))
+    assert outlines.areas().isfinite().all() == segments.isfinite().all()
+    lo, hi = outlines.boxes().split(2, 1)
+    assert (lo <= hi).all()
+
+
+def test_areas_and_centroids_are_those_of_geos(device):
+    polygons = [[rings[0]] for rings in random_polygons(50, seed=1)]
+    outlines = outlines_from_polygons(polygons).to(device, torch.float64)
+    shapes = [shapely.Polygon(np.reshape(rings[0], (-1, 2))) for rings in polygons]
+    np.testing.assert_allclose(outlines.areas().cpu(), [shape.area for shape in shapes], rtol=1e-11)
+    np.testing.assert_allclose(outlines.centroids().cpu(), [shape.centroid.coords[0] for shape in shapes], rtol=1e-11)
+
+
+def test_sums_ignore_the_order_of_segments(device):
+    outlines = outlines_of(torch.float64, device)
+    for m in range(len(outlines)):
+        one = outlines[m]
+        mixed = Outlines(one.segments[torch.randperm(len(one.segments))], one.offsets)
+        torch.testing.assert_close(mixed.areas(), one.areas(), rtol=1e-12, atol=0)
+        torch.testing.assert_close(mixed.centroids(), one.centroids(), rtol=1e-12, atol=0, equal_nan=True)
+
+
+def test_far_from_the_origin_nothing_is_lost():
+    ring = torch.tensor([0, 0, 1, 0, 1, 1, 0, 1], dtype=torch.float64)
+    far = outlines_from_polygons([[ring + 2.0**40]])
+    assert far.areas().tolist() == [1]
+    assert far.centroids().tolist() == [[2.0**40 + 0.5] * 2]
+
+
+def test_points_in_a_line_have_no_area():
+    # 0.1, 0.3 and 0.7 as float32 are not in a line with their triples: rounding leaves an area of 1e-9.
+    there = [[0.1, 0.3, 0.4, 1.2], [0.4, 1.2, 0.7, 2.1], [0.7, 2.1, 0.1, 0.3]]
+    outlines = Outlines(torch.tensor(there, dtype=torch.float64), torch.tensor([0, 3]))
+    assert outlines.areas().tolist() == [0]
+    torch.testing.assert_close(outlines.centroids(), torch.tensor([[0.4, 1.2]], dtype=torch.float64))
+
+
+def test_indexing(device):
+    outlines = outlines_of(device=device)
+    sets = segment_sets(outlines)
+    assert segment_sets(outlines[3]) == segment_sets(outlines[3 - len(outlines)]) == [sets[3]]
+    assert segment_sets(outlines[2:9:3]) == sets[2:9:3]
+    assert segment_sets(outlines[torch.tensor([5, -1, 5], device=device)]) == [sets[5], sets[-1], sets[5]]
+    assert segment_sets(outlines[torch.arange(len(outlines), device=device) % 2 == 0]) == sets[::2]
+    assert segment_sets(outlines[torch.zeros(0, dtype=torch.int64, device=device)]) == []
+    assert [one for outline in outlines for one in segment_sets(outline)] == sets
+    with pytest.raises(IndexError):
+        outlines[len(outlines)]
+
+
+def test_cat(device):
+    outlines = outlines_of(device=device)
+    empty = outlines[:0]
+    assert_same(Outlines.cat([outlines[:4], empty, outlines[4:]]), outlines)
+    assert len(Outlines.cat([empty, empty])) == 0
+    with pytest.raises(ValueError, match=r"Outlines.cat.*at least one"):
+        Outlines.cat([])
+
+
+def test_transforms_move_areas_and_centroids(device):
+    outlines = outlines_of(torch.float64, device)
+    x, y = outlines.centroids()[:-2].unbind(1)  # weights by length do not follow a scale
+    area = outlines.areas()
+
+    def check(moved: Outlines, factor: float, *centroid: Tensor) -> None:
+        torch.testing.assert_close(moved.areas(), area * factor, rtol=1e-11, atol=1e-9)
+        torch.testing.assert_close(moved.centroids()[:-2], torch.stack(centroid, 1), rtol=1e-11, atol=0, equal_nan=True)
+
+    check(outlines.scale(2, 0.25), 0.5, x * 2, y * 0.25)
+    check(outlines.scale(-2, 1), 2, -2 * x, y)
+    check(outlines.hflip(640), 1, 640 - x, y)
+    check(outlines.translate(-7, 11), 1, x - 7, y + 11)
+    check(outlines.affine([[0, 1, 3], [1, 0, 5]]), 1, y + 3, x + 5)
+    check(outlines.affine(torch.tensor([[2, 1, 3], [-1, 3, 5], [0, 0, 1.0]])), 7, 2 * x + y + 3, -x + 3 * y + 5)
+    assert_same(outlines.hflip(64).hflip(64), outlines)
+    for bad in ([[1, 0], [0, 1]], [[1, 0, 0], [0, 1, 0], [0, 1, 1]], [1, 2, 3]):
+        with pytest.raises(ValueError, match=r"Outlines.affine.*\(2, 3\)"):
+            outlines.affine(bad)
+
+
+def test_half_precision_moves_in_float32():
+    outlines = outlines_from_polygons([[SQUARE]]).to(torch.float16)
+    assert outlines.segments.dtype == torch.float16
+    assert outlines.scale(1000.3, 1).segments.dtype == torch.float32
+    assert outlines.areas().dtype == torch.float32
+
+
+def test_to_keeps_the_offsets():
+    moved = outlines_of().to(torch.float64)
+    assert (moved.segments.dtype, moved.offsets.dtype) == (torch.float64, torch.int64)
+    assert {outlines_of().to("meta").segments.device, outlines_of().to("meta").offsets.device} == {torch.device("meta")}
+
+
+def test_is_a_pytree_and_can_be_pickled():
+    outlines = outlines_of()
+    assert_same(tree_map(lambda tensor: tensor.clone(), outlines), outlines)
+    assert_same(pickle.loads(pickle.dumps(outlines)), outlines)
+    assert tree_map(lambda tensor: tensor.sum(), outlines).offsets.dim() == 0
+
+
+def test_torch_export():
+    class Centroids(torch.nn.Module):
+        def forward(self, outlines: Outlines) -> Tensor:
+            return outlines.hflip(640).centroids()
+
+    rows, count = torch.export.Dim("rows"), torch.export.Dim("count", min=3)
+    outlines = outlines_of()
+    shapes = {"outlines": [{0: rows}, {0: count}]}
+    program = torch.export.export(Centroids(), (outlines,), dynamic_shapes=shapes)
+    other = outlines[3:7]
+    torch.testing.assert_close(program.module()(other), Centroids()(other), rtol=0, atol=0)
+
+
+def test_vmap():
+    outlines = outlines_of()
+    batch = torch.stack([outlines.segments, outlines.scale(2, 2).segments])
+    got = torch.vmap(lambda segments: Outlines(segments, outlines.offsets).areas())(batch)
+    torch.testing.assert_close(got, torch.stack([outlines.areas(), 4 * outlines.areas()]))
+    with pytest.raises(RuntimeError, match=r"outlines_from_polygons.*vmap"):
+        torch.vmap(lambda ring: outlines_from_polygons([[ring]]).segments)(torch.rand(2, 4, 2))
+
+
+def test_gradients_stop():
+    outlines = outlines_of()
+    outlines.segments.requires_grad_()
+    assert not outlines.areas().requires_grad
+    assert outlines.scale(2, 2).segments.requires_grad
