@@ -14,7 +14,7 @@ from .outlines import Outlines
 
 FCOS_RANGES = ((-1.0, 64.0), (64.0, 128.0), (128.0, 256.0), (256.0, 512.0), (512.0, math.inf))
 
-_METHODS = ("last", "first")
+_METHODS = ("last", "first", "binned")
 
 
 class PolarTargets(NamedTuple):
@@ -48,11 +48,13 @@ def cast_rays(
         The outline that each point looks at, from 0 to M − 1.
     num_rays : int
         R, from 3 to 1024. Ray k points along (cos 2πk/R, sin 2πk/R), y down.
-    method : {"last", "first"}
+    method : {"last", "first", "binned"}
         ``"last"``: the farthest crossing of the ray with the outline, PolarMask's rule. ``"first"``: the nearest, for
-        points that must not see past the first exit.
+        points that must not see past the first exit. ``"binned"``: the rule of PolarMask's released code, for parity:
+        the farthest start of a segment within the ray's degree, or else 1, −1, 2, −2, 3 or −3 degrees aside, 0
+        included; R is a divisor of 360, divisible by 4 and at most 40.
     min_distance : float
-        At least 0, pixels. The smallest distance, and the one of rays that meet nothing.
+        At least 0, pixels. The one of rays that meet nothing, and the smallest (but for ``"binned"``).
 
     Returns
     -------
@@ -73,7 +75,7 @@ def cast_rays(
 
     Notes
     -----
-    Source: PolarMask, section 3.3 (arXiv 1909.13226); the released code works on whole degrees, this is exact.
+    Source: PolarMask, section 3.3 (arXiv 1909.13226).
 
     Examples
     --------

@@ -1,11 +1,15 @@
+import itertools
 import math
 
 import numpy as np
+import pytest
 import torch
-from op_tester import Bad, OpTester
+from hypothesis import given
+from hypothesis import strategies as st
+from op_tester import GEOMETRY, Bad, OpTester
 from reference import polar_target as reference
 
-from polarmask_ops import FCOS_RANGES, Outlines, cast_rays, encode_targets
+from polarmask_ops import _C, FCOS_RANGES, Outlines, cast_rays, encode_targets
 
 # The reference rounds its directions to 1e-14, and a grazing ray multiplies that by some hundred.
 EXACT = {"rtol": 1e-12, "atol": 1e-10}
@@ -71,7 +75,10 @@ class TestCastRays(OpTester):
         Bad({"instance": torch.full((7,), -1)}, IndexError, ("instance", "-1")),
         Bad({"num_rays": 2}, ValueError, ("num_rays", "from 3 to 1024", "2")),
         Bad({"num_rays": 1025}, ValueError, ("num_rays", "1025")),
-        Bad({"method": "middle"}, ValueError, ("method", "'last', 'first'", "middle")),
+        Bad({"method": "binned", "num_rays": 72}, ValueError, ("num_rays", "at most 40", "72")),
+        Bad({"method": "binned", "num_rays": 30}, ValueError, ("num_rays", "divisible by 4", "30")),
+        Bad({"method": "binned", "num_rays": 16}, ValueError, ("num_rays", "divisor of 360", "16")),
+        Bad({"method": "middle"}, ValueError, ("method", "'last', 'first', 'binned'", "middle")),
         Bad({"min_distance": -1.0}, ValueError, ("min_distance", ">= 0", "-1")),
         Bad({"min_distance": math.nan}, ValueError, ("min_distance", ">= 0", "nan")),
     )
@@ -99,8 +106,10 @@ class TestCastRays(OpTester):
             {**sample, "num_rays": 3},
             {**sample, "num_rays": 64, "min_distance": 5.0},
             {**sample, "method": "first"},
+            {**sample, "method": "binned", "num_rays": 36},
             lattice,
             {**lattice, "method": "first", "min_distance": 0.0},
+            {**lattice, "method": "binned"},
         ]
 
     def empty(self, dtype, device):
@@ -113,6 +122,144 @@ class TestCastRays(OpTester):
 
     def tolerance(self, dtype):
         return EXACT if dtype == torch.float64 else ROUNDED_ONCE
+
+
+def cast(segments, origins, num_rays, **options):
+    outlines = Outlines(segments, torch.tensor([0, len(segments)]))
+    return cast_rays(origins, outlines, torch.zeros(len(origins), dtype=torch.int64), num_rays, **options)
+
+
+coordinate = st.one_of(
+    st.integers(-6, 6).map(float),
+    st.floats(-50, 50),
+    st.sampled_from([math.nan, math.inf, -math.inf, 1e30, -1e30, 1e300, 1e-300, 5e-324]),
+)
+
+
+@given(
+    st.lists(st.tuples(*[coordinate] * 4), max_size=12),
+    st.tuples(coordinate, coordinate),
+    st.sampled_from([3, 4, 7, 8, 36, 37, 360]),
+    st.sampled_from(["last", "first", "binned"]),
+    st.sampled_from([torch.float32, torch.float64]),
+)
+def test_hostile_values(segments, origin, num_rays, method, dtype):
+    segments = torch.tensor(segments, dtype=torch.float64).reshape(-1, 4).to(dtype)
+    origin = torch.tensor([origin], dtype=torch.float64).to(dtype)
+    num_rays = 36 if method == "binned" else num_rays
+    rays = cast(segments, origin, num_rays, method=method, min_distance=0.5)
+    assert not rays.isnan().any()
+    assert (rays >= (0 if method == "binned" else 0.5)).all()
+    usable = segments.isfinite().all(1)
+    torch.testing.assert_close(rays, cast(segments[usable], origin, num_rays, method=method, min_distance=0.5))
+    if not origin.isfinite().all():
+        assert (rays == 0.5).all()
+
+
+@given(
+    st.lists(st.tuples(*[st.integers(-4, 4)] * 4), min_size=1, max_size=6),
+    st.tuples(st.integers(-4, 4), st.integers(-4, 4)),
+    st.sampled_from([3, 4, 8, 12, 36, 40]),
+    st.sampled_from(["last", "first"]),
+)
+def test_touching_and_running_along_on_a_lattice(segments, origin, num_rays, method):
+    segments, origin = torch.tensor(segments, dtype=torch.float64), torch.tensor([origin], dtype=torch.float64)
+    outlines = Outlines(segments.numpy(), np.array([0, len(segments)]))
+    want = reference.cast_rays(origin.numpy(), outlines, [0], num_rays, method=method)
+    np.testing.assert_allclose(cast(segments, origin, num_rays, method=method), want, **EXACT)
+
+
+def scene(kind):
+    """Segments and origins in 64ths of a pixel, which flips and turns by a quarter keep exactly."""
+    torch.manual_seed(0)
+    segments = closed(star(40, 30)) if kind == "star" else on_pixel_edges()
+    origins = torch.cat([torch.rand(20, 2, dtype=torch.float64) * 20 - 5, segments[:20, :2]])
+    return ((values * 64).round() / 64 for values in (segments, origins))
+
+
+@pytest.mark.parametrize("kind", ["star", "pixels"])
+@pytest.mark.parametrize("method", ["last", "first"])
+@pytest.mark.parametrize("dtype", GEOMETRY)
+class TestSymmetry:
+    """Bit for bit, also for origins on the outline."""
+
+    num_rays = 36
+
+    def check(self, kind, method, dtype, matrix, order):
+        segments, origins = scene(kind)
+        matrix = torch.tensor(matrix, dtype=torch.float64)
+        moved = torch.cat([segments[:, 2:] @ matrix, segments[:, :2] @ matrix], 1)
+        before = cast(segments.to(dtype), origins.to(dtype), self.num_rays, method=method)
+        after = cast(moved.to(dtype), (origins @ matrix).to(dtype), self.num_rays, method=method)
+        return after[:, [order(k) % self.num_rays for k in range(self.num_rays)]], before
+
+    def test_flip_of_x(self, kind, method, dtype):
+        assert torch.equal(*self.check(kind, method, dtype, [[-1.0, 0], [0, 1]], lambda k: 18 - k))
+
+    def test_flip_of_y(self, kind, method, dtype):
+        assert torch.equal(*self.check(kind, method, dtype, [[1.0, 0], [0, -1]], lambda k: -k))
+
+    def test_transposition(self, kind, method, dtype):
+        assert torch.equal(*self.check(kind, method, dtype, [[0.0, 1], [1, 0]], lambda k: 9 - k))
+
+    def test_quarter_turn(self, kind, method, dtype):
+        assert torch.equal(*self.check(kind, method, dtype, [[0.0, 1], [-1, 0]], lambda k: k + 9))
+
+    def test_scaling_by_two(self, kind, method, dtype):
+        after, before = self.check(kind, method, dtype, [[2.0, 0], [0, 2]], lambda k: k)
+        assert torch.equal(after[before > 1e-6], 2 * before[before > 1e-6])
+        assert torch.equal(after == after.min(), before == before.min())
+
+    def test_order_and_direction_of_segments(self, kind, method, dtype):
+        segments, origins = scene(kind)
+        shuffled = segments[torch.randperm(len(segments))]
+        shuffled[::2] = shuffled[::2][:, [2, 3, 0, 1]]
+        want = cast(segments.to(dtype), origins.to(dtype), 100, method=method)
+        assert torch.equal(cast(shuffled.to(dtype), origins.to(dtype), 100, method=method), want)
+
+
+def test_turn_by_a_whole_ray():
+    segments, origins = closed(star(30)), torch.rand(10, 2, dtype=torch.float64) * 4
+    x, y = _C.ray_direction(1, 40)
+    turn = torch.tensor([[x, y], [-y, x]], dtype=torch.float64)
+    turned = cast(torch.cat([segments[:, :2] @ turn, segments[:, 2:] @ turn], 1), origins @ turn, 40)
+    torch.testing.assert_close(turned.roll(-1, 1), cast(segments, origins, 40), rtol=1e-12, atol=1e-12)
+
+
+def test_circle():
+    angle = 2 * math.pi * torch.arange(5000, dtype=torch.float64) / 5000
+    segments = closed(10 * torch.stack([angle.cos(), angle.sin()], 1))
+    for method in ("last", "first"):
+        rays = cast(segments, torch.zeros(1, 2, dtype=torch.float64), 72, method=method)
+        assert ((rays > 10 * math.cos(math.pi / 5000) - 1e-9) & (rays < 10 + 1e-9)).all()
+
+
+def test_area_of_a_convex_shape():
+    points = torch.tensor([[0.0, 0], [30, 5], [40, 25], [15, 30], [-5, 12]])
+    rays = cast(closed(points), points.mean(0, keepdim=True), 1024)[0]
+    x, y = points.T.double()
+    area = (x * y.roll(-1) - x.roll(-1) * y).sum() / 2
+    assert abs(rays.square().sum() * math.sin(2 * math.pi / 1024) / 2 / area - 1) < 1e-4  # cut corners
+
+
+def test_threads_change_nothing():
+    segments, origins = closed(star(50)), torch.rand(500, 2, dtype=torch.float64) * 10
+    sample, threads, results = batch(), torch.get_num_threads(), []
+    try:
+        for count in (1, 3):
+            torch.set_num_threads(count)
+            results.append((cast(segments, origins, 36), *encode_targets(**sample)))
+    finally:
+        torch.set_num_threads(threads)
+    assert all(torch.equal(one, three) for one, three in zip(*results, strict=True))
+
+
+def test_vmap():
+    segments, origins = closed(star(20)), torch.rand(3, 5, 2, dtype=torch.float64)
+    outlines = Outlines(segments, torch.tensor([0, 20]))
+    instance = torch.zeros(5, dtype=torch.int64)
+    got = torch.vmap(lambda origin: cast_rays(origin, outlines, instance))(origins)
+    assert torch.equal(got, torch.stack([cast_rays(origin, outlines, instance) for origin in origins]))
 
 
 LEVELS = {
@@ -182,6 +329,7 @@ class TestEncodeTargets(OpTester):
         return [
             {**sample, "center_radius": math.inf, "min_distance": 3.0},
             {**sample, "center_radius": 0.6, "method": "first"},
+            {**sample, "method": "binned"},
             {**sample, "areas": areas, "center_radius": 2.5},
             {**sample, "ignore": ignore},
             {**sample, "boxes": hostile, "image_offsets": torch.tensor([0, 7], device=device), "ignore": ignore},
@@ -201,3 +349,75 @@ class TestEncodeTargets(OpTester):
 
     def tolerance(self, dtype):
         return ROUNDED_ONCE
+
+
+def points_of(sample):
+    """Of one image, as the docstring has them."""
+    return torch.cat(
+        [
+            (torch.cartesian_prod(torch.arange(height), torch.arange(width)).flip(1) + 0.5) * stride
+            for (height, width), stride in zip(sample["level_shapes"], sample["strides"], strict=True)
+        ]
+    )
+
+
+@pytest.mark.parametrize("method", ["last", "first", "binned"])
+def test_rays_are_those_of_cast_rays(method):
+    sample = batch(torch.float32)
+    targets = encode_targets(**sample, method=method)
+    image, point = (targets.instance >= 0).nonzero().T
+    want = cast_rays(
+        points_of(sample)[point], sample["outlines"], targets.instance[image, point], sample["num_rays"], method=method
+    )
+    assert len(image) > 30
+    assert torch.equal(targets.rays[image, point], want)
+
+
+def test_images_do_not_see_each_other():
+    sample = batch()
+    together = encode_targets(**sample)
+    outlines, offsets = sample["outlines"], sample["image_offsets"].tolist()
+    for image, (begin, end) in enumerate(itertools.pairwise(offsets)):
+        first, last = outlines.offsets[begin], outlines.offsets[end]
+        own = Outlines(outlines.segments[first:last], outlines.offsets[begin : end + 1] - first)
+        columns = {name: sample[name][begin:end] for name in ("boxes", "labels", "centers")}
+        alone = encode_targets(
+            **{**sample, **columns, "outlines": own, "image_offsets": torch.tensor([0, end - begin])}
+        )
+        want = torch.where(together.instance >= 0, together.instance - begin, together.instance)[image]
+        assert torch.equal(alone.instance[0], want)
+        for name in ("labels", "boxes", "rays", "centerness"):
+            assert torch.equal(getattr(alone, name)[0], getattr(together, name)[image])
+
+
+@given(
+    st.lists(st.tuples(*[coordinate] * 9, st.booleans()), max_size=5),
+    st.sampled_from([0.5, 1.5, math.inf]),
+    st.sampled_from([1, 3, 8]),
+)
+def test_hostile_instances(rows, center_radius, stride):
+    rows = torch.tensor(rows, dtype=torch.float64).reshape(-1, 10)
+    count = len(rows)
+    triangles = torch.stack([rows[:, :2], rows[:, 2:4], rows[:, 4:6]], 1)
+    segments = torch.cat([triangles, triangles.roll(-1, 1)], 2).reshape(-1, 4)
+    targets = encode_targets(
+        [(5, 4)],
+        [stride],
+        rows[:, [0, 1, 4, 5]],
+        torch.arange(count),
+        Outlines(segments, 3 * torch.arange(count + 1)),
+        torch.tensor([0, count]),
+        regress_ranges=[(-1, math.inf)],
+        centers=rows[:, 6:8],
+        areas=rows[:, 8],
+        ignore=rows[:, 9] > 0,
+        center_radius=center_radius,
+        num_rays=8,
+    )
+    assert ((targets.instance >= -2) & (targets.instance < count)).all()
+    assert torch.equal(targets.labels, targets.instance)
+    positive = targets.instance >= 0
+    assert (targets.boxes[positive] > 0).all()
+    assert (targets.rays[positive] >= 1e-6 * (1 - 1e-6)).all()
+    assert all(not tensor[~positive].any() for tensor in targets[2:])
+    assert not any(tensor.isnan().any() for tensor in targets)

@@ -23,12 +23,25 @@ def hits(direction, a, b):
     return [np.hypot(*point) for point in points if (point * direction).sum() >= 0]
 
 
+def released_ray(vertices, degree, min_distance):
+    """The longest vertex in a bin of one degree, counted from +y towards +x, or in the next one that has any."""
+    for wanted in (degree, degree + 1, degree - 1, degree + 2, degree - 2, degree + 3, degree - 3):
+        found = [math.hypot(x, y) for x, y in vertices if math.floor(math.degrees(math.atan2(x, y))) % 360 == wanted]
+        if found:
+            return max(found)
+    return min_distance
+
+
 def cast_rays(origins, outlines, instance, num_rays=36, *, method="last", min_distance=1e-6):
     rays = np.full((len(origins), num_rays), min_distance)
     segments = outlines.segments.astype(np.float64)
     for p, (origin, m) in enumerate(zip(origins.astype(np.float64), instance, strict=True)):
         pieces = segments[outlines.offsets[m] : outlines.offsets[m + 1]]
         pieces = pieces[np.isfinite(pieces).all(1)] if np.isfinite(origin).all() else pieces[:0]
+        if method == "binned":
+            for k in range(num_rays):
+                rays[p, k] = released_ray(pieces[:, :2] - origin, (90 - k * 360 // num_rays) % 360, min_distance)
+            continue
         for k, direction in enumerate(directions(num_rays)):
             found = [t for piece in pieces for t in hits(direction, piece[:2] - origin, piece[2:] - origin)]
             if found:

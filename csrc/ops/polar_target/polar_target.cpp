@@ -37,50 +37,83 @@ void for_segments(const T* segments, int64_t count, Vec2<double> origin, Visit&&
   }
 }
 
+enum class Method { kLast, kFirst, kBinned };
+
+struct CastOptions {
+  int64_t num_rays;
+  Method method;
+  double min_distance;  // pixels
+};
+
+CastOptions cast_options(const char* op, int64_t num_rays, const std::string& method, double min_distance) {
+  check_num_rays(op, num_rays);
+  check(min_distance >= 0, op, ": expected min_distance >= 0, got ", min_distance);
+  if (method == "last") return {num_rays, Method::kLast, min_distance};
+  if (method == "first") return {num_rays, Method::kFirst, min_distance};
+  check(method == "binned", op, ": expected method to be \"last\", \"first\" or \"binned\", got \"", method, "\"");
+  check(kBins % num_rays == 0 && num_rays % 4 == 0 && num_rays <= kMaxBinnedRays, op,
+        ": expected num_rays for \"binned\" to be a divisor of 360, divisible by 4, at most ", kMaxBinnedRays, ", got ",
+        num_rays);
+  return {num_rays, Method::kBinned, min_distance};
+}
+
 // Casts the rays of one point. Distances are rounded to T before they are compared, which changes no comparison.
 template <class T>
 class Caster {
  public:
-  Caster(const std::string& method, int64_t num_rays, double min_distance)
-      : first_(method == "first"), directions_(ray_directions(num_rays)), min_distance_(static_cast<T>(min_distance)) {}
+  explicit Caster(const CastOptions& options)
+      : method_(options.method),
+        num_rays_(options.num_rays),
+        min_distance_(static_cast<T>(options.min_distance)),
+        directions_(ray_directions(method_ == Method::kBinned ? kBins : num_rays_)) {}
 
   void operator()(const T* segments, int64_t count, Vec2<double> origin, T* row) const {
-    first_ ? nearest(segments, count, origin, row) : farthest(segments, count, origin, row);
+    switch (method_) {
+      case Method::kLast: return farthest(segments, count, origin, row);
+      case Method::kFirst: return nearest(segments, count, origin, row);
+      case Method::kBinned: return binned(segments, count, origin, row);
+    }
   }
 
  private:
-  int64_t num_rays() const { return static_cast<int64_t>(directions_.size()); }
-
   void farthest(const T* segments, int64_t count, Vec2<double> origin, T* row) const {
-    std::fill_n(row, num_rays(), min_distance_);
+    std::fill_n(row, num_rays_, min_distance_);
     for_segments(segments, count, origin, [&](const End& a, const End& b) {
-      for_hits(a, b, directions_.data(), num_rays(),
+      for_hits(a, b, directions_.data(), num_rays_,
                [&](int64_t ray, double distance) { row[ray] = max_of(row[ray], static_cast<T>(distance)); });
     });
   }
 
   void nearest(const T* segments, int64_t count, Vec2<double> origin, T* row) const {
     constexpr T kNone = std::numeric_limits<T>::infinity();
-    std::fill_n(row, num_rays(), kNone);
+    std::fill_n(row, num_rays_, kNone);
     for_segments(segments, count, origin, [&](const End& a, const End& b) {
-      if (holds_origin(a, b)) std::fill_n(row, num_rays(), T(0));
-      for_hits(a, b, directions_.data(), num_rays(),
+      if (holds_origin(a, b)) std::fill_n(row, num_rays_, T(0));
+      for_hits(a, b, directions_.data(), num_rays_,
                [&](int64_t ray, double distance) { row[ray] = min_of(row[ray], static_cast<T>(distance)); });
     });
-    std::for_each_n(row, num_rays(), [&](T& d) { d = d == kNone ? min_distance_ : max_of(d, min_distance_); });
+    std::for_each_n(row, num_rays_, [&](T& d) { d = d == kNone ? min_distance_ : max_of(d, min_distance_); });
   }
 
-  bool first_;
-  std::vector<Vec2<double>> directions_;
-  T min_distance_;  // pixels
-};
+  void binned(const T* segments, int64_t count, Vec2<double> origin, T* row) const {
+    double squared[kBins];
+    std::fill_n(squared, kBins, -1.0);
+    for_segments(segments, count, origin, [&](const End& a, const End&) {
+      const double distance = dot(a.at, a.at);
+      double& farthest = squared[bin_of(a.at, directions_.data())];
+      if (is_finite(distance)) farthest = max_of(farthest, distance);
+    });
+    for (int64_t ray = 0; ray < num_rays_; ++ray) {
+      const double found = squared_distance_at(bin_of_ray(ray, num_rays_), squared);
+      row[ray] = found < 0 ? min_distance_ : static_cast<T>(std::sqrt(found));
+    }
+  }
 
-void check_options(const char* op, int64_t num_rays, const std::string& method, double min_distance) {
-  check_num_rays(op, num_rays);
-  check(method == "last" || method == "first", op, ": expected method to be \"last\" or \"first\", got \"", method,
-        "\"");
-  check(min_distance >= 0, op, ": expected min_distance >= 0, got ", min_distance);
-}
+  Method method_;
+  int64_t num_rays_;
+  T min_distance_;                        // pixels
+  std::vector<Vec2<double>> directions_;  // of the rays, or of the bins
+};
 
 // -> distances (P, R)
 Tensor cast_rays(const Tensor& origins_in, const Tensor& segments_in, const Tensor& offsets_in,
@@ -94,7 +127,7 @@ Tensor cast_rays(const Tensor& origins_in, const Tensor& segments_in, const Tens
   check_size(op, "instance", instance_in, 0, origins_in.size(0), "(P,)");
   check_same_device(op, "outlines.segments", segments, "origins", origins_in);
   check_same_device(op, "instance", instance_in, "origins", origins_in);
-  check_options(op, num_rays, method, min_distance);
+  const CastOptions options = cast_options(op, num_rays, method, min_distance);
   if (origins_in.is_cuda()) no_cuda_kernel(op);
   const Tensor origins = torch::stable::contiguous(origins_in), instance = torch::stable::contiguous(instance_in);
   const int64_t rows = origins.size(0), instances = offsets.size(0) - 1;
@@ -105,7 +138,7 @@ Tensor cast_rays(const Tensor& origins_in, const Tensor& segments_in, const Tens
                 ", got ", which[row], " at index ", row);
   Tensor distances = torch::stable::new_empty(origins, {rows, num_rays});
   dispatch_float(origins.scalar_type(), [&]<class T>() {
-    const Caster<T> cast(method, num_rays, min_distance);
+    const Caster<T> cast(options);
     const T* const at = origins.const_data_ptr<T>();
     T* const out = distances.mutable_data_ptr<T>();
     parallel_for(0, rows, kRowsPerTask, [&](int64_t begin, int64_t end) {
@@ -294,7 +327,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> encode_targets(
   check_column("labels", labels_in);
   if (areas_in) check_column("areas", *areas_in);
   if (ignore_in) check_column("ignore", *ignore_in);
-  check_options(op, num_rays, method, min_distance);
+  const CastOptions options = cast_options(op, num_rays, method, min_distance);
   check(center_radius > 0, op, ": expected center_radius > 0, got ", center_radius);
   if (boxes_in.is_cuda()) no_cuda_kernel(op);
 
@@ -344,7 +377,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> encode_targets(
   });
   std::vector<Positive> positives;
   for (const auto& of_image : of_images) positives.insert(positives.end(), of_image.begin(), of_image.end());
-  const Caster<float> cast(method, num_rays, min_distance);
+  const Caster<float> cast(options);
   parallel_for(0, static_cast<int64_t>(positives.size()), kRowsPerTask, [&](int64_t begin, int64_t end) {
     for (int64_t k = begin; k < end; ++k) write_positive(positives[k], instances, cast, num_rays, targets);
   });

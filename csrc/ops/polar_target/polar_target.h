@@ -76,6 +76,34 @@ PM_HD void for_hits(const End& a, const End& b, const Vec2<double>* directions, 
 // Whether the origin is a point of the segment: every ray meets it there, at distance 0.
 PM_HD bool holds_origin(const End& a, const End& b) { return cross(a.at, b.at) == 0 && dot(a.at, b.at) <= 0; }
 
+// The released rule, for parity: it looks at vertices alone, in bins of one degree, counted from +y towards +x.
+constexpr int64_t kBins = 360;
+constexpr int64_t kMaxBinnedRays = 40;  // 9 degrees apart: bins looked at in turn, 3 to each side, stay apart
+
+// The nearest degree is certain, a cross product says on which side of it the vertex lies. Exact for differences of
+// integers (below 2²⁶): of all degrees they can only hit multiples of 45, whose directions are exact.
+PM_HD int64_t bin_of(Vec2<double> v, const Vec2<double>* degrees) {
+  const Vec2<double> turned{v.y, v.x};
+  const auto nearest = static_cast<int64_t>(approximate_turn(turned) * kBins + 0.5) % kBins;
+  if (cross(degrees[nearest], turned) >= 0) return nearest;
+  return nearest > 0 ? nearest - 1 : kBins - 1;
+}
+
+// The bin that a ray reads, in steps of 360 / R degrees.
+PM_HD int64_t bin_of_ray(int64_t ray, int64_t num_rays) {
+  return kBins / num_rays * ((num_rays / 4 + num_rays - ray) % num_rays);
+}
+
+// The squared distance found at a bin or near it, without wrapping at 0; negative where there is none.
+PM_HD double squared_distance_at(int64_t bin, const double* farthest) {
+  if (farthest[bin] >= 0) return farthest[bin];
+  for (int64_t aside = 1; aside <= 3; ++aside) {
+    if (farthest[bin + aside] >= 0) return farthest[bin + aside];
+    if (bin >= aside && farthest[bin - aside] >= 0) return farthest[bin - aside];
+  }
+  return -1;
+}
+
 // What `instance` and `labels` hold where there is no instance.
 constexpr int64_t kBackground = -1;
 constexpr int64_t kIgnored = -2;
