@@ -7,11 +7,12 @@ import torch
 from torch import Tensor
 
 
-def register(name: str, rows: Sequence[int] = ()) -> None:
+def register(name: str, rows: Sequence[int] = (), *, length: str | None = None) -> None:
     """Let vmap through ``torch.ops.polarmask.<name>``.
 
     ``rows`` are the positions of the arguments whose first dimension is the rows of the result. When only these are
     batched, the batch is folded into them and the op runs once; else it runs once an element.
+    ``length`` names the last argument where only this one, an optional, fixes the length of the result.
     """
     op = getattr(torch.ops.polarmask, name)
 
@@ -32,6 +33,8 @@ def register(name: str, rows: Sequence[int] = ()) -> None:
         return torch.utils._pytree.tree_map(lambda *outs: torch.stack(outs), *results)
 
     def vmap(info: Any, in_dims: Sequence[Any], *args: Any) -> Any:
+        if length is not None and args[-1] is None:
+            raise RuntimeError(f"{name}: vmap needs {length}, the length of the result depends on the data without it")
         batched = {k for k, dim in enumerate(in_dims) if isinstance(dim, int)}
         result = (fold if batched <= set(rows) else loop)(info.batch_size, in_dims, list(args))
         return result, (0 if isinstance(result, Tensor) else tuple(0 for _ in result))
