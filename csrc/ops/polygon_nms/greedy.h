@@ -16,9 +16,10 @@ struct NmsRule {
 };
 
 // Shapes are resolved in blocks: their pairs among themselves, then what the kept ones suppress further on, both in
-// parallel. Larger blocks compute pairs in vain, with shapes that fall within the block; smaller ones leave threads idle.
+// parallel. Larger blocks compute pairs in vain, with shapes that fall within the block; smaller ones leave threads
+// idle.
 constexpr int64_t kBlock = 128;
-constexpr int64_t kShapesPerTask = 8;   // some 100 µs of intersections where shapes are dense
+constexpr int64_t kShapesPerTask = 8;  // some 100 µs of intersections where shapes are dense
 constexpr int64_t kSummariesPerTask = 1024;
 
 // Indices of the shapes kept, the best first. order: [N] indices by falling score; classes: [N] by index, or null.

@@ -1,9 +1,9 @@
 // Which shapes' boxes overlap, without looking at all pairs: near-linear in their number, and no memory for pairs.
 //
-// Shapes are grouped by class and size (powers of two). A group of side s is cut into horizontal strips of height s, each
-// sorted by x; no shape of the group is wider or taller than s. So what overlaps a box starts in one of the strips that
-// the box meets or in the one before, between s to the left of the box and its right side. Small next to huge shapes
-// cost nothing: every group has its own strips, and only strips that hold a shape are ever visited.
+// Shapes are grouped by class and size (powers of two). A group of side s is cut into horizontal strips of height s,
+// each sorted by x; no shape of the group is wider or taller than s. So what overlaps a box starts in one of the strips
+// that the box meets or in the one before, between s to the left of the box and its right side. Small next to huge
+// shapes cost nothing: every group has its own strips, and only strips that hold a shape are ever visited.
 #pragma once
 
 #include <algorithm>

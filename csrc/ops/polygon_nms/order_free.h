@@ -62,8 +62,8 @@ PM_HD double snap(const SnapGrid& grid, int64_t count, const Vertex& vertex, Vec
   return doubled;
 }
 
-// Whether a point lies left of an edge, from cross(edge, point - start of the edge). kShift: 1 for A's points, which the
-// tie rule moves by (ε, ε²) relative to B's edges; -1 for B's points and A's edges.
+// Whether a point lies left of an edge, from cross(edge, point - start of the edge). kShift: 1 for A's points, which
+// the tie rule moves by (ε, ε²) relative to B's edges; -1 for B's points and A's edges.
 template <int kShift>
 PM_HD bool is_left(double cross_product, Vec2<double> edge) {
   if (cross_product != 0) return cross_product > 0;

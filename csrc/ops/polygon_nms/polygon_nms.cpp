@@ -75,8 +75,7 @@ Tensor nms_of_polygons(const char* op, const Tensor& polygons_in, const Tensor& 
 }
 
 Tensor nms_of_rays(const char* op, const Tensor& centers_in, const Tensor& rays_in, const Tensor& scores,
-                   const std::optional<Tensor>& idxs, double threshold, bool iomin,
-                   std::optional<int64_t> max_output) {
+                   const std::optional<Tensor>& idxs, double threshold, bool iomin, std::optional<int64_t> max_output) {
   check_dim(op, "centers", centers_in, 2, "(N, 2)");
   check_size(op, "centers", centers_in, 1, 2, "(N, 2)");
   check_dim(op, "rays", rays_in, 2, "(N, R)");
@@ -120,8 +119,7 @@ Tensor batched_rays_nms(const Tensor& centers, const Tensor& rays, const Tensor&
 
 STABLE_TORCH_LIBRARY_FRAGMENT(polarmask, m) {
   m.set_python_module("polarmask_ops.polygon_nms");
-  m.def(
-      "polygon_nms(Tensor polygons, Tensor scores, float iou_threshold, bool iomin, SymInt? max_output) -> Tensor");
+  m.def("polygon_nms(Tensor polygons, Tensor scores, float iou_threshold, bool iomin, SymInt? max_output) -> Tensor");
   m.def(
       "batched_polygon_nms(Tensor polygons, Tensor scores, Tensor idxs, float iou_threshold, bool iomin, SymInt? "
       "max_output) -> Tensor");

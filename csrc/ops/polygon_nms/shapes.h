@@ -50,9 +50,7 @@ PM_HD double whole(const Overlap& o, Metric metric) {
 PM_HD double overlap_share(const Overlap& o, Metric metric) { return o.inter > 0 ? o.inter / whole(o, metric) : 0; }
 
 // Without a division, so that a threshold that is hit exactly does not depend on its rounding.
-PM_HD bool exceeds(const Overlap& o, Metric metric, double threshold) {
-  return o.inter > threshold * whole(o, metric);
-}
+PM_HD bool exceeds(const Overlap& o, Metric metric, double threshold) { return o.inter > threshold * whole(o, metric); }
 
 PM_HD bool boxes_overlap(const Box& a, const Box& b) {
   return a.x0 < b.x1 && b.x0 < a.x1 && a.y0 < b.y1 && b.y0 < a.y1;

@@ -2,8 +2,8 @@
 //
 //     area(A ∩ B) = Σ over B's edges (p, q) of  ± area(A ∩ triangle(o, p, q)),   o: A's centre, ±: the sign of p × q
 //
-// A's spokes cut the triangle. Between two neighbouring spokes both outlines are straight, so that a piece needs no more
-// than how far the edge is at its two ends, measured in A's own extent in that direction.
+// A's spokes cut the triangle. Between two neighbouring spokes both outlines are straight, so that a piece needs no
+// more than how far the edge is at its two ends, measured in A's own extent in that direction.
 //
 //            spoke k+1
 //           /   ·q          depth < 1: the edge runs inside A, the piece counts in full
@@ -98,8 +98,7 @@ PM_HD double wedge(const Star& star, Vec2<double> p, int64_t first, Vec2<double>
       end_depth = depth(star, k, q);
     }
     // An edge that runs through o within rounding has no area, but its cuts can be anywhere: hence the bounds.
-    if (star.sectors[k] > 0)
-      sum += min_of(turn, max_of(0.0, cross(begin, end))) * inside_share(begin_depth, end_depth);
+    if (star.sectors[k] > 0) sum += min_of(turn, max_of(0.0, cross(begin, end))) * inside_share(begin_depth, end_depth);
     if (k == last) return sum;
     begin = end;
     begin_depth = end_depth;
@@ -108,8 +107,8 @@ PM_HD double wedge(const Star& star, Vec2<double> p, int64_t first, Vec2<double>
 
 }  // namespace detail
 
-// Area of A ∩ B, where B has the vertices vertex(0), …, vertex(count - 1) relative to A's centre. Right for o outside B,
-// on its edge or vertex. Rounding can leave it a little below 0 or above the smaller area.
+// Area of A ∩ B, where B has the vertices vertex(0), …, vertex(count - 1) relative to A's centre. Right for o outside
+// B, on its edge or vertex. Rounding can leave it a little below 0 or above the smaller area.
 template <class Vertex>
 PM_HD double star_sweep(const Star& star, int64_t count, const Vertex& vertex) {
   double sum = 0;

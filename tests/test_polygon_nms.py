@@ -1,0 +1,303 @@
+"""Greedy NMS of polygons and stars. Their IoU is tested in test_polygon_iou.py."""
+
+import math
+
+import numpy as np
+import pytest
+import shapely
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from op_tester import GEOMETRY, Bad, OpTester
+from reference import polygon_nms as reference
+from shapes import decode, random_stars
+from torchvision.ops import batched_nms, nms
+
+import polarmask_ops
+from polarmask_ops import batched_polygon_nms, batched_rays_nms, polygon_nms, rays_nms
+
+BAD_RULES = (
+    Bad({"iou_threshold": 1.5}, ValueError, ("iou_threshold", "from 0 to 1", "1.5")),
+    Bad({"iou_threshold": math.nan}, ValueError, ("iou_threshold", "from 0 to 1", "nan")),
+    Bad({"metric": "giou"}, ValueError, ("metric", "'iou', 'iomin'", "'giou'")),
+    Bad({"max_output": -1}, ValueError, ("max_output", "at least 0", "-1")),
+    Bad({"scores": torch.rand(3)}, ValueError, ("scores", "(N,)", "(3,)")),
+    Bad({"scores": torch.rand(15, 1)}, ValueError, ("scores", "(N,)", "(15, 1)")),
+    Bad({"scores": torch.arange(15)}, TypeError, ("scores", "floating-point", "int64")),
+)
+BAD_IDXS = (
+    Bad({"idxs": torch.zeros(3, dtype=torch.int64)}, ValueError, ("idxs", "(N,)", "(3,)")),
+    Bad({"idxs": torch.zeros(15)}, TypeError, ("idxs", "int32 or int64", "float32")),
+)
+BAD_POLYGONS = (
+    Bad({"polygons": torch.rand(15, 8)}, ValueError, ("polygons", "(N, V, 2)", "(15, 8)")),
+    Bad({"polygons": torch.rand(15, 8, 3)}, ValueError, ("polygons", "(N, V, 2)", "(15, 8, 3)")),
+    Bad({"polygons": torch.zeros(15, 8, 2, dtype=torch.int64)}, TypeError, ("polygons", "floating-point", "int64")),
+)
+BAD_RAYS = (
+    Bad({"centers": torch.rand(15, 3)}, ValueError, ("centers", "(N, 2)", "(15, 3)")),
+    Bad({"rays": torch.rand(15, 2)}, ValueError, ("num_rays", "from 3 to 1024", "2")),
+    Bad({"rays": torch.rand(14, 8)}, ValueError, ("rays", "(N, R)", "(14, 8)")),
+    Bad({"rays": 3}, TypeError, ("rays", "tensor", "int")),
+)
+
+
+class NmsTester(OpTester):
+    """Fifteen small stars of seven rays, crowded."""
+
+    dtypes = GEOMETRY
+    shapes = "rays"
+    batched = False
+
+    def arguments(self, dtype, device, count=15):
+        generator = torch.Generator().manual_seed(1)
+        centers, rays = random_stars(generator, count, 7, extent=26)
+        centers, rays = centers.to(device, dtype), rays.to(device, dtype)
+        given = {"centers": centers, "rays": rays}
+        if self.shapes == "polygons":
+            given = {"polygons": decode(centers, rays).to(dtype)}
+        given["scores"] = torch.rand(count, generator=generator).to(device, dtype)
+        if self.batched:
+            given["idxs"] = torch.randint(2, (count,), generator=generator).to(device) * 10**12
+        return given
+
+    def sample(self, dtype, device):
+        return {**self.arguments(dtype, device), "iou_threshold": 0.3, "max_output": 10}
+
+    def more_samples(self, dtype, device):
+        ties = {"scores": torch.tensor([0.5, 0.25, 0.5] * 5, dtype=dtype, device=device)}
+        hostile = {"scores": torch.tensor([math.nan, math.inf, -math.inf, -0.0, 0.0] * 3, dtype=dtype, device=device)}
+        return [
+            {**self.arguments(dtype, device), **changes}
+            for changes in (
+                {"iou_threshold": 0.3},
+                {"iou_threshold": 0.4, "metric": "iomin"},
+                {"iou_threshold": 0.3, "max_output": 3},
+                {"iou_threshold": 0.3, **ties},
+                {"iou_threshold": 0.3, **hostile},
+                {"iou_threshold": 0.0},
+                {"iou_threshold": 1.0},
+            )
+        ]
+
+    def empty(self, dtype, device):
+        given = {**self.arguments(dtype, device, count=0), "iou_threshold": 0.5}
+        return [given, {**given, "max_output": 3}]
+
+
+class TestPolygonNms(NmsTester):
+    function = staticmethod(polygon_nms)
+    reference = staticmethod(reference.polygon_nms)
+    shapes = "polygons"
+    bad_inputs = BAD_RULES + BAD_POLYGONS
+
+
+class TestBatchedPolygonNms(NmsTester):
+    function = staticmethod(batched_polygon_nms)
+    reference = staticmethod(reference.batched_polygon_nms)
+    shapes = "polygons"
+    batched = True
+    bad_inputs = BAD_RULES + BAD_POLYGONS + BAD_IDXS
+
+
+class TestRaysNms(NmsTester):
+    function = staticmethod(rays_nms)
+    reference = staticmethod(reference.rays_nms)
+    bad_inputs = BAD_RULES + BAD_RAYS
+
+
+class TestBatchedRaysNms(NmsTester):
+    function = staticmethod(batched_rays_nms)
+    reference = staticmethod(reference.batched_rays_nms)
+    batched = True
+    bad_inputs = BAD_RULES + BAD_RAYS + BAD_IDXS
+
+
+@pytest.fixture
+def generator():
+    return torch.Generator().manual_seed(7)
+
+
+def shapely_nms(polygons: torch.Tensor, scores: torch.Tensor, threshold: float) -> list[int]:
+    """The same greedy loop over GEOS; no pair may lie where rounding decides."""
+    shapes = shapely.polygons(polygons.numpy())
+    tree, areas = shapely.STRtree(shapes), shapely.area(shapes)
+    dead = np.zeros(len(shapes), dtype=bool)
+    kept = []
+    for i in np.argsort(-scores.numpy(), kind="stable"):
+        if dead[i]:
+            continue
+        kept.append(int(i))
+        near = tree.query(shapes[i])
+        inter = shapely.area(shapely.intersection(shapes[i], shapes[near]))
+        iou = inter / (areas[i] + areas[near] - inter)
+        assert (abs(iou - threshold) > 1e-6).all()
+        dead[near[iou > threshold]] = True
+    return kept
+
+
+@pytest.mark.parametrize(("num_rays", "extent"), [(36, 200), (36, 2000), (5, 200), (128, 400)])
+def test_keep_sets_of_geos(generator, num_rays, extent):
+    centers, rays = random_stars(generator, 400, num_rays, extent)
+    scores = torch.rand(400, generator=generator)
+    for threshold in (0.2, 0.5):
+        want = shapely_nms(decode(centers, rays), scores, threshold)
+        assert rays_nms(centers, rays, scores, threshold).tolist() == want
+        assert polygon_nms(decode(centers, rays), scores, threshold).tolist() == want
+
+
+def rectangles(boxes: torch.Tensor) -> torch.Tensor:
+    return boxes[:, [0, 1, 2, 1, 2, 3, 0, 3]].view(-1, 4, 2)
+
+
+def test_rectangles_as_torchvision_boxes(generator):
+    corner = torch.rand(500, 2, generator=generator) * 100
+    boxes = torch.cat([corner, corner + 2 + 20 * torch.rand(500, 2, generator=generator)], 1)
+    scores = torch.rand(500, generator=generator)
+    idxs = torch.randint(-3, 3, (500,), generator=generator)
+    for threshold in (0.1, 0.5, 0.7):
+        assert polygon_nms(rectangles(boxes), scores, threshold).tolist() == nms(boxes, scores, threshold).tolist()
+        got = batched_polygon_nms(rectangles(boxes), scores, idxs, threshold)
+        assert got.tolist() == batched_nms(boxes, scores, idxs, threshold).tolist()
+
+
+def test_sizes_of_many_scales(generator):
+    """Tiny shapes among huge ones: the search for neighbours must miss none."""
+    size = 2.0 ** torch.randint(-6, 12, (300, 1), generator=generator)
+    corner = (torch.rand(300, 2, generator=generator) - 0.5) * torch.minimum(20 * size, torch.tensor(1000.0))
+    boxes = torch.cat([corner, corner + size * (0.5 + torch.rand(300, 2, generator=generator))], 1)
+    scores = torch.rand(300, generator=generator)
+    assert polygon_nms(rectangles(boxes), scores, 0.2).tolist() == nms(boxes, scores, 0.2).tolist()
+
+
+def test_more_than_a_block_in_one_place(generator):
+    centers = torch.rand(1000, 2, generator=generator) * 0.01
+    rays, scores = torch.ones(1000, 36), torch.rand(1000, generator=generator)
+    assert rays_nms(centers, rays, scores, 0.5).tolist() == [int(scores.argmax())]
+    assert rays_nms(centers, rays, scores, 1.0).tolist() == scores.argsort(descending=True).tolist()
+
+
+def test_idempotent_and_permutation_equivariant(generator):
+    centers, rays = random_stars(generator, 500, 36, 150)
+    scores = torch.randperm(500, generator=generator).float()
+    keep = rays_nms(centers, rays, scores, 0.4)
+    assert 100 < len(keep) < 450
+    assert rays_nms(centers[keep], rays[keep], scores[keep], 0.4).tolist() == list(range(len(keep)))
+    order = torch.randperm(500, generator=generator)
+    shuffled = rays_nms(centers[order], rays[order], scores[order], 0.4)
+    assert order[shuffled].tolist() == keep.tolist()
+
+
+def test_batched_is_each_class_alone(generator):
+    centers, rays = random_stars(generator, 400, 36, 120)
+    scores, idxs = torch.rand(400, generator=generator), torch.randint(5, (400,), generator=generator)
+    keep = batched_rays_nms(centers, rays, scores, idxs, 0.3)
+    alone = []
+    for value in range(5):
+        (own,) = torch.nonzero(idxs == value, as_tuple=True)
+        alone.append(own[rays_nms(centers[own], rays[own], scores[own], 0.3)])
+    union = torch.cat(alone)
+    assert keep.tolist() == union[scores[union].argsort(descending=True)].tolist()
+    polygons = decode(centers, rays)
+    assert batched_polygon_nms(polygons, scores, idxs.int(), 0.3).tolist() == keep.tolist()
+
+
+def test_translation_and_scale_by_powers_of_two(generator):
+    centers, rays = random_stars(generator, 300, 36, 120)
+    centers = (centers * 1024).round() / 1024
+    scores = torch.rand(300, generator=generator)
+    polygons = (decode(centers, rays) * 1024).round() / 1024
+    for shift, scale in ((512.0, 1.0), (0.0, 2.0**-10), (-4096.0, 2.0**20)):
+        for keep, moved in (
+            (rays_nms(centers, rays, scores, 0.4), rays_nms((centers + shift) * scale, rays * scale, scores, 0.4)),
+            (polygon_nms(polygons, scores, 0.4), polygon_nms((polygons + shift) * scale, scores, 0.4)),
+        ):
+            assert moved.tolist() == keep.tolist()
+
+
+def test_half_precision_scores_tie_in_their_own_dtype():
+    scores = torch.tensor([0.5, 0.50001, 0.25])
+    centers, rays = torch.zeros(3, 2), torch.ones(3, 36)
+    assert rays_nms(centers, rays, scores, 0.5).tolist() == [1]
+    assert rays_nms(centers, rays, scores.half(), 0.5).tolist() == [0]
+
+
+def test_threshold_hit_exactly_keeps():
+    halves = rectangles(torch.tensor([[0.0, 0, 2, 1], [0, 0, 1, 1], [0, 0, 0.5, 1]]))
+    scores = torch.tensor([3.0, 2.0, 1.0])
+    assert polygon_nms(halves, scores, 0.5).tolist() == [0, 1, 2]
+    assert polygon_nms(halves, scores, 0.5, metric="iomin").tolist() == [0]
+
+
+def test_max_output_pads_and_cuts(generator):
+    centers, rays = random_stars(generator, 300, 36, 100)
+    scores = torch.rand(300, generator=generator)
+    keep = rays_nms(centers, rays, scores, 0.3).tolist()
+    for length in (0, 1, len(keep) - 1, len(keep), len(keep) + 5):
+        got = rays_nms(centers, rays, scores, 0.3, max_output=length).tolist()
+        assert got == (keep + [-1] * length)[:length]
+
+
+def test_threads_do_not_matter(generator):
+    centers, rays = random_stars(generator, 2000, 36, 300)
+    scores = torch.rand(2000, generator=generator)
+    threads = torch.get_num_threads()
+    try:
+        results = []
+        for count in (1, 3):
+            torch.set_num_threads(count)
+            results.append(rays_nms(centers, rays, scores, 0.4).tolist())
+    finally:
+        torch.set_num_threads(threads)
+    assert results[0] == results[1]
+
+
+def test_not_finite_is_kept_and_suppresses_nothing():
+    centers, rays = torch.zeros(5, 2), torch.ones(5, 36)
+    rays[0, 3], rays[1, 7], centers[2, 0] = math.nan, math.inf, math.nan
+    scores = torch.tensor([5.0, 4.0, 3.0, 2.0, 1.0])
+    assert rays_nms(centers, rays, scores, 0.5).tolist() == [0, 1, 2, 3]
+    polygons = decode(centers, rays)
+    assert polygon_nms(polygons, scores, 0.0).tolist() == [0, 1, 2, 3]
+
+
+NUMBERS = st.sampled_from([0.0, -1.0, 1.0, 2.0, 3.0, 1e-30, 1e30, -1e30, math.nan, math.inf, -math.inf, 0.5])
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.data())
+def test_hostile_values(data):
+    count, length = data.draw(st.integers(0, 6)), data.draw(st.integers(3, 6))
+    values = data.draw(st.lists(NUMBERS, min_size=count * (2 + length + 1), max_size=count * (2 + length + 1)))
+    table = torch.tensor(values, dtype=torch.float64).view(count, 3 + length)
+    centers, rays, scores = table[:, :2], table[:, 2:-1], table[:, -1]
+    for keep in (
+        rays_nms(centers, rays, scores, 0.5),
+        polygon_nms(table[:, : 2 * (length // 2)].unflatten(1, (-1, 2)), scores, 0.5),
+    ):
+        kept = scores[keep]
+        assert len(set(keep.tolist())) == len(keep)
+        assert not kept.isnan().any()
+        assert (kept[:-1] >= kept[1:]).all()
+
+
+def test_vmap_needs_max_output(generator):
+    centers, rays = random_stars(generator, 60, 12, 40)
+    centers, rays, scores = centers.view(3, 20, 2), rays.view(3, 20, 12), torch.rand(3, 20, generator=generator)
+    got = torch.vmap(lambda c, r, s: rays_nms(c, r, s, 0.3, max_output=20))(centers, rays, scores)
+    want = [rays_nms(c, r, s, 0.3, max_output=20) for c, r, s in zip(centers, rays, scores, strict=True)]
+    assert torch.equal(got, torch.stack(want))
+    with pytest.raises(RuntimeError, match="rays_nms: vmap needs max_output"):
+        torch.vmap(lambda c, r, s: rays_nms(c, r, s, 0.3))(centers, rays, scores)
+
+
+def test_compiles_without_max_output(generator):
+    centers, rays = random_stars(generator, 50, 12, 40)
+    scores = torch.rand(50, generator=generator)
+    compiled = torch.compile(lambda *args: rays_nms(*args, 0.3) * 2, fullgraph=True, backend="aot_eager")
+    assert torch.equal(compiled(centers, rays, scores), rays_nms(centers, rays, scores, 0.3) * 2)
+
+
+def test_public_names():
+    names = {"polygon_nms", "batched_polygon_nms", "rays_nms", "batched_rays_nms"}
+    assert names <= set(polarmask_ops.__all__)
