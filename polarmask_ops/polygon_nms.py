@@ -48,8 +48,8 @@ def polygon_nms(
 
     Notes
     -----
-    Overlaps are exact for simple polygons with their vertices snapped to 2⁻²⁴ of the extent of the pair. Time grows with
-    the number of pairs whose boxes overlap, memory with N.
+    Overlaps are exact for simple polygons, up to snapping the vertices to 2⁻²⁴ of the extent of the pair. Time grows
+    with the number of pairs whose boxes overlap, memory with N.
 
     Examples
     --------
@@ -133,8 +133,8 @@ def rays_nms(
     Returns
     -------
     Tensor, shape (K,) or (max_output,), int64
-        Indices of the stars kept, by falling score. Stars without area, which include those with NaN or infinite numbers,
-        overlap nothing: they are kept and suppress nothing. Not differentiable.
+        Indices of the stars kept, by falling score. Stars without area, which include those with NaN or infinite
+        numbers, overlap nothing: they are kept and suppress nothing. Not differentiable.
 
     Raises
     ------

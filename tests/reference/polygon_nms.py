@@ -1,5 +1,7 @@
 """Areas by cutting the plane into vertical slabs, NMS by looking at every pair."""
 
+import itertools
+
 import numpy as np
 
 
@@ -27,7 +29,7 @@ def _intervals(edges: list[tuple[np.ndarray, np.ndarray]], x: float) -> list[tup
 
 
 def intersection_area(a: np.ndarray, b: np.ndarray) -> float:
-    """Between two neighbouring x of vertices or crossings all outlines are straight: the middle gives the slab's area."""
+    """Between neighbouring x of vertices and crossings all outlines are straight: the middle gives a slab's area."""
     edges_a, edges_b = _edges(a), _edges(b)
     cuts = {*a[:, 0], *b[:, 0]}
     for p, q in edges_a:
@@ -39,7 +41,7 @@ def intersection_area(a: np.ndarray, b: np.ndarray) -> float:
                 if 0 <= t <= 1:
                     cuts.add(p[0] + t * d[0])
     area, xs = 0.0, sorted(cuts)
-    for left, right in zip(xs, xs[1:], strict=False):
+    for left, right in itertools.pairwise(xs):
         middle = (left + right) / 2
         for low_a, high_a in _intervals(edges_a, middle):
             for low_b, high_b in _intervals(edges_b, middle):
