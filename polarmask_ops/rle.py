@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils import _pytree as pytree
 
 from . import _arguments, _ragged, _vmap
 
@@ -147,18 +148,28 @@ class RLE:
     __hash__ = None  # type: ignore[assignment]
 
 
+def _flatten(rle: RLE) -> tuple[list[Tensor], tuple[int, int]]:
+    return [rle.counts, rle.offsets], rle.size
+
+
+def _flatten_with_keys(rle: RLE) -> tuple[list[tuple[pytree.KeyEntry, Tensor]], tuple[int, int]]:
+    return [(pytree.GetAttrKey("counts"), rle.counts), (pytree.GetAttrKey("offsets"), rle.offsets)], rle.size
+
+
 def _unflatten(tensors: Iterable[Tensor], size: tuple[int, int]) -> RLE:
     counts, offsets = tensors
     return RLE(counts, offsets, size)
 
 
-torch.utils._pytree.register_pytree_node(
+# Not register_dataclass: the size is no leaf, so that a tree_map over the tensors does not meet it.
+pytree.register_pytree_node(
     RLE,
-    lambda rle: ([rle.counts, rle.offsets], rle.size),
+    _flatten,
     _unflatten,
     serialized_type_name="polarmask_ops.RLE",
     to_dumpable_context=list,
     from_dumpable_context=tuple,
+    flatten_with_keys_fn=_flatten_with_keys,
 )
 
 

@@ -1,6 +1,7 @@
 """Every pixel asks every edge: the even-odd rule at pixel centres, one pixel at a time."""
 
 import numpy as np
+import pycocotools.mask as coco
 
 
 def rays_to_polygons(centers: np.ndarray, rays: np.ndarray) -> np.ndarray:
@@ -39,6 +40,29 @@ def polygons_to_masks(polygons: np.ndarray, size: tuple[int, int]) -> np.ndarray
     return masks
 
 
+def polygons_to_rle(polygons: np.ndarray, size: tuple[int, int], rule: str = "center"):
+    if rule == "center":
+        return rle_of(polygons_to_masks(polygons, size))
+    objects = coco.frPyObjects(polygons.astype(np.float64).reshape(len(polygons), -1).tolist(), *size)
+    return rle_of(np.moveaxis(coco.decode(objects), 2, 0))
+
+
+def polygons_to_labels(polygons: np.ndarray, size: tuple[int, int], order: np.ndarray | None = None) -> np.ndarray:
+    return labels_of(polygons_to_masks(polygons, size), order)
+
+
+def rays_to_masks(centers, rays, size: tuple[int, int], scale: np.ndarray | None = None) -> np.ndarray:
+    return polygons_to_masks(_scaled(centers, rays, scale), size)
+
+
+def rays_to_rle(centers, rays, size: tuple[int, int], rule: str = "center", scale: np.ndarray | None = None):
+    return polygons_to_rle(_scaled(centers, rays, scale), size, rule)
+
+
+def rays_to_labels(centers, rays, size: tuple[int, int], order=None, scale: np.ndarray | None = None) -> np.ndarray:
+    return labels_of(rays_to_masks(centers, rays, size, scale), order)
+
+
 def outlines_to_masks(outlines, size: tuple[int, int]) -> np.ndarray:
     segments, offsets = outlines.segments.astype(np.float64).tolist(), outlines.offsets.tolist()
     masks = np.zeros((len(offsets) - 1, *size), bool)
@@ -47,15 +71,12 @@ def outlines_to_masks(outlines, size: tuple[int, int]) -> np.ndarray:
     return masks
 
 
-def counts_of(mask: np.ndarray) -> list[int]:
-    """Run lengths, column by column, of one mask."""
-    counts, value, length = [], False, 0
-    for pixel in mask.T.ravel().tolist():
-        if pixel != value:
-            counts.append(length)
-            value, length = pixel, 0
-        length += 1
-    return [*counts, length]
+def outlines_to_rle(outlines, size: tuple[int, int]):
+    return rle_of(outlines_to_masks(outlines, size))
+
+
+def outlines_to_labels(outlines, size: tuple[int, int], order: np.ndarray | None = None) -> np.ndarray:
+    return labels_of(outlines_to_masks(outlines, size), order)
 
 
 def labels_of(masks: np.ndarray, order: np.ndarray | None = None) -> np.ndarray:
@@ -63,3 +84,23 @@ def labels_of(masks: np.ndarray, order: np.ndarray | None = None) -> np.ndarray:
     for n in range(len(masks)) if order is None else order.tolist():
         labels[masks[n]] = n + 1
     return labels
+
+
+def rle_of(masks: np.ndarray) -> tuple[np.ndarray, np.ndarray, tuple[int, int]]:
+    """Counts, offsets and size, pixel after pixel."""
+    counts, offsets = [], [0]
+    for mask in masks:
+        value, length = False, 0
+        for pixel in mask.T.ravel().tolist():
+            if pixel != value:
+                counts.append(length)
+                value, length = pixel, 0
+            length += 1
+        counts.append(length)
+        offsets.append(len(counts))
+    return np.array(counts, np.int32), np.array(offsets), masks.shape[1:]
+
+
+def _scaled(centers: np.ndarray, rays: np.ndarray, scale: np.ndarray | None) -> np.ndarray:
+    polygons = rays_to_polygons(centers, rays)
+    return polygons if scale is None else polygons * np.broadcast_to(scale, (len(polygons), 2))[:, None]

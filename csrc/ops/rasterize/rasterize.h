@@ -5,8 +5,6 @@
 // No torch here: the CPU loops, the CUDA kernels and the C++ tests share this file.
 #pragma once
 
-#include <cmath>
-
 #include "../../common/polar.h"
 #include "../../common/polygon.h"
 
@@ -86,10 +84,12 @@ PM_HD void visit_edges(const OutlineShapes<T>& shapes, int64_t n, Visit&& visit)
 
 // ---- Which columns an edge toggles, and from which row on ----
 
-// ⌈value⌉ within [low, high], low for NaN: a cast of what is out of range would be undefined.
+// ⌈value⌉ within [low, high], 0 ≤ low, and low for NaN: a cast of what is out of range would be undefined.
 PM_HD int64_t clamped_ceil(double value, int64_t low, int64_t high) {
   if (!(value > static_cast<double>(low))) return low;
-  return value < static_cast<double>(high) ? static_cast<int64_t>(ceil(value)) : high;
+  if (!(value < static_cast<double>(high))) return high;
+  const auto whole = static_cast<int64_t>(value);
+  return whole + (static_cast<double>(whole) < value);
 }
 
 // The predicate of polygon.h at pixel centres, among the columns [first, last).

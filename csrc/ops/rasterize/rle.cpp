@@ -125,10 +125,10 @@ std::tuple<Tensor, Tensor> rle_from_strings(const Tensor& strings_in, const Tens
                                             int64_t width) {
   constexpr auto op = "rle_from_strings";
   const ImageSize size = checked_size(op, height, width);
-  const Tensor strings_ = torch::stable::contiguous(strings_in), offsets = torch::stable::contiguous(offsets_in);
-  const auto strings = ragged<uint8_t>(op, "strings", strings_, offsets);
+  const Tensor text = torch::stable::contiguous(strings_in), offsets = torch::stable::contiguous(offsets_in);
+  const auto strings = ragged<uint8_t>(op, "strings", text, offsets);
   std::vector<uint8_t> bad(strings.size);
-  auto runs = build_ragged<int32_t>(strings.size, strings_, ScalarType::Int, [&] {
+  auto runs = build_ragged<int32_t>(strings.size, text, ScalarType::Int, [&] {
     return [&](int64_t n, std::vector<int32_t>& counts) {
       const size_t before = counts.size();
       counts.resize(before + strings.length(n));
