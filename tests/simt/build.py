@@ -1,0 +1,92 @@
+"""Builds for the emulator: its own tests (``patterns``) and the kernels of polarmask_ops (``_C_simt``).
+
+``python tests/simt/build.py plain|race|asan ...`` leaves them under build/simt/<kind>/. The .cu files of csrc/sources.txt
+are compiled as C++ with the stand-in for <cuda_runtime.h> that lies beside this file. ``race`` instruments them, and
+nothing else, for the race detector.
+"""
+
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+KINDS = ("plain", "race", "asan")
+FLAGS = "-std=c++20 -g -ffp-contract=off -fPIC -fvisibility=hidden -Wall -Wextra -Wno-unused-parameter"
+ASAN = "-O1 -fsanitize=address,undefined,float-cast-overflow -fno-sanitize=vptr -fno-sanitize-recover=all"
+COMPILE = {"plain": "-O2", "race": "-O2", "asan": ASAN}
+KERNELS = {**COMPILE, "race": "-O1 -fsanitize=thread"}  # the sanitizer's library is never linked, race.cpp stands in
+LINK = {"plain": "", "race": "", "asan": ASAN}
+
+
+def torch_flags() -> tuple[str, str]:
+    """What the host functions need, to compile and to link."""
+    import pybind11
+    import torch
+
+    torch_root = Path(torch.__file__).parent
+    includes = (torch_root / "include", pybind11.get_include(), sysconfig.get_path("include"))
+    strings = {"VERSION": "simt", "TORCH_VERSION": torch.__version__, "CUDA_VERSION": "emulated", "CUDA_ARCHS": ""}
+    return " ".join(
+        [
+            "-DTORCH_TARGET_VERSION=0x020d000000000000 -DTORCH_EXTENSION_NAME=_C_simt",
+            "-DPOLARMASK_WITH_CUDA -DPOLARMASK_SIMT",
+            *(f"'-DPOLARMASK_{name}=\"{value}\"'" for name, value in strings.items()),
+            *(f"-isystem {folder}" for folder in includes),
+        ]
+    ), f"-shared -L{torch_root}/lib -Wl,-rpath,{torch_root}/lib -ltorch_cpu -lc10"
+
+
+def rules(root: Path, extension: bool) -> str:
+    """The text of build.ninja."""
+    lines = [
+        "rule compile",
+        "  command = c++ -MMD -MF $out.d $flags -x c++ -c $in -o $out",
+        "  depfile = $out.d",
+        "  deps = gcc",
+        "rule link",
+        "  command = c++ $in -o $out $flags -ldl",
+    ]
+    here = root / "tests" / "simt"
+    includes = f"-I{here} -I{root / 'csrc'}"
+    compiled: set[str] = set()
+
+    def compile_(source: Path, flags: str, kind: str) -> str:
+        """The object of a source; the host code of plain and race is the same."""
+        folder = "host" if flags == COMPILE["plain"] else kind
+        target = f"{folder}/{source.relative_to(root)}.o"
+        if target not in compiled:
+            compiled.add(target)
+            torch_only = f" {to_compile}" if source.is_relative_to(root / "csrc") and source.suffix == ".cpp" else ""
+            lines.append(f"build {target}: compile {source}\n  flags = {FLAGS} {includes} {flags}{torch_only}")
+        return target
+
+    to_compile, to_link = torch_flags() if extension else ("", "")
+    listed = [line for line in (root / "csrc" / "sources.txt").read_text().splitlines() if line and line[0] != "#"]
+    for kind in KINDS:
+        emulator = [compile_(here / name, COMPILE[kind], kind) for name in ("simt.cpp", "race.cpp")]
+        patterns = compile_(here / "patterns.cu", KERNELS[kind], kind)
+        lines.append(f"build {kind}/patterns: link {patterns} {' '.join(emulator)}\n  flags = {LINK[kind]}")
+        if extension:
+            # Kernels first: of an inline function that both halves use, the linker keeps the first, instrumented copy.
+            sources = sorted((root / "csrc" / name for name in listed), key=lambda path: path.suffix != ".cu")
+            objects = [compile_(path, (KERNELS if path.suffix == ".cu" else COMPILE)[kind], kind) for path in sources]
+            inputs = " ".join([*objects, *emulator])
+            lines.append(f"build {kind}/_C_simt.so: link {inputs}\n  flags = {LINK[kind]} {to_link}")
+    return "\n".join(lines) + "\n"
+
+
+def build(folder: Path, *targets: str, root: Path = ROOT) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    text = rules(root, extension=any(target.endswith(".so") for target in targets))
+    (folder / "build.ninja").write_text(text)
+    done = subprocess.run(["ninja", "-C", folder, "--quiet", *targets], capture_output=True, text=True)
+    if done.returncode:
+        raise SystemExit(done.stdout + done.stderr)
+
+
+if __name__ == "__main__":
+    kinds = sys.argv[1:]
+    if not kinds or set(kinds) - set(KINDS):
+        sys.exit(f"expected one or more of {', '.join(KINDS)}, got {' '.join(kinds) or 'none'}")
+    build(ROOT / "build" / "simt", *(f"{kind}/_C_simt.so" for kind in kinds))
