@@ -4,7 +4,15 @@ from ._extension import _C
 from .outlines import Outlines, outlines_from_polygons
 from .polar_iou import polar_centerness, polar_iou, polar_iou_loss
 from .polar_target import FCOS_RANGES, PolarTargets, cast_rays, encode_targets
-from .polygon_nms import batched_polygon_nms, batched_rays_nms, polygon_nms, rays_nms
+from .polygon_nms import (
+    batched_polygon_nms,
+    batched_rays_nms,
+    polygon_areas,
+    polygon_iou,
+    polygon_nms,
+    rays_iou,
+    rays_nms,
+)
 from .rasterize import (
     outlines_to_labels,
     outlines_to_masks,
@@ -36,10 +44,13 @@ __all__ = [
     "polar_centerness",
     "polar_iou",
     "polar_iou_loss",
+    "polygon_areas",
+    "polygon_iou",
     "polygon_nms",
     "polygons_to_labels",
     "polygons_to_masks",
     "polygons_to_rle",
+    "rays_iou",
     "rays_nms",
     "rays_to_boxes",
     "rays_to_labels",

@@ -13,7 +13,8 @@ def _rings(polygons: np.ndarray) -> list[np.ndarray]:
 def _stars(centers: np.ndarray, rays: np.ndarray) -> np.ndarray:
     angles = 2 * np.pi * np.arange(rays.shape[1]) / rays.shape[1]
     lengths = np.where(rays < 0, 0, rays.astype(np.float64))[..., None]
-    return centers.astype(np.float64)[:, None] + lengths * np.stack([np.cos(angles), np.sin(angles)], -1)
+    with np.errstate(invalid="ignore"):  # infinite rays
+        return centers.astype(np.float64)[:, None] + lengths * np.stack([np.cos(angles), np.sin(angles)], -1)
 
 
 def _edges(ring: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:

@@ -25,15 +25,15 @@ struct Overlap {
 enum class Metric { kIou, kIomin };
 
 // Box and area of the polygon vertex(0), vertex(1), …, vertex(count - 1). The area is summed relative to `anchor`, a
-// point nearby: far from the origin the products would swallow it.
+// point nearby: far from the origin the products would swallow it. In the order of star_sweep, to the same bits.
 template <class Vertex>
 PM_HD Shape summarise(int64_t count, const Vertex& vertex, Vec2<double> anchor) {
   if (count < 3) return {};
-  Vec2<double> p = vertex(count - 1);
+  Vec2<double> p = vertex(0);
   Box box{p.x, p.y, p.x, p.y};
   double doubled = 0;
   for (int64_t j = 0; j < count; ++j) {
-    const Vec2<double> q = vertex(j);
+    const Vec2<double> q = vertex(j + 1 < count ? j + 1 : 0);
     box = {min_of(box.x0, q.x), min_of(box.y0, q.y), max_of(box.x1, q.x), max_of(box.y1, q.y)};
     doubled += cross(p - anchor, q - anchor);
     p = q;
