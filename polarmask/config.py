@@ -1,0 +1,242 @@
+"""Configuration: one dataclass, YAML files and the command line."""
+
+import difflib
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from jsonargparse import ArgumentParser, Namespace, set_parsing_settings
+
+CONFIGS = Path(__file__).parent / "configs"
+set_parsing_settings(docstring_parse_attribute_docstrings=True)  # --help shows what stands below the fields
+
+
+@dataclass
+class ModelConfig:
+    """The network, its targets and its detections."""
+
+    backbone: Literal["small", "resnet50", "resnet101"] = "resnet50"
+    """Small is a GroupNorm network for small machines; the ResNets are torchvision's, with P3-P7."""
+    weights: str = "none"
+    """What a ResNet starts from: torchvision (downloaded), the path of a state dict, or none, which means GroupNorm
+    and no frozen stage."""
+    strides: list[int] = field(default_factory=lambda: [8, 16, 32, 64, 128])
+    """Strides of the levels; the small backbone has 4, 8 and 16."""
+    ranges: list[tuple[float, float]] = field(
+        default_factory=lambda: [(-1, 64), (64, 128), (128, 256), (256, 512), (512, 1e8)]
+    )
+    """Largest box distance, in pixels, that each level answers for, from and to."""
+    num_rays: int = 36
+    """Rays of a polygon."""
+    channels: int = 256
+    """Width of the towers and, with the small backbone, of the feature maps."""
+    depth: int = 4
+    """Convolutions in a tower."""
+    box_branch: bool = True
+    """Whether boxes are predicted; else they are the polygons' extents."""
+    init_scale: float | None = None
+    """Rays start at this many strides; by default at one pixel, as released."""
+    box_offset: float = 0.0
+    """Added to widths and heights in the box loss; 1 is what the released weights were trained with."""
+    center_radius: float = 1.5
+    """Points within this many strides of an instance's centre answer for it."""
+    image_mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
+    """Subtracted from the image, which is red, green, blue in 0 to 1."""
+    image_std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+    """The image is divided by it."""
+    pad_multiple: int = 128
+    """Images are padded to a multiple of this."""
+    score_threshold: float = 0.05
+    """Class score below which nothing is a detection."""
+    max_candidates: int = 1000
+    """Points of each level that are looked at."""
+    max_detections: int = 100
+    """Detections of an image."""
+    nms: Literal["box", "polygon"] = "box"
+    """What overlap is measured on."""
+    nms_threshold: float = 0.5
+    """Overlap above which the lower score goes."""
+
+
+@dataclass
+class DataConfig:
+    """The images and what is done to them."""
+
+    dataset: Literal["coco", "nuclei", "shapes"] = "coco"
+    """Coco is a folder with annotations in COCO's JSON; nuclei is one real microscopy image, fetched when needed;
+    shapes is generated."""
+    root: str = "."
+    """Of coco: the folder that holds annotations/instances_SPLIT.json and the images under SPLIT/."""
+    train: str = "train2017"
+    """Of coco: the split to train on."""
+    test: str = "val2017"
+    """Of coco: the split to evaluate on."""
+    size: int = 256
+    """Of shapes: height and width of the images."""
+    count: int = 1000
+    """Of shapes: training images; a tenth as many are evaluated on."""
+    min_area: float = 1.0
+    """Instances smaller than this, in pixels of the network's input, are not trained on."""
+    repeat: int = 1
+    """How often an epoch shows each image, differently augmented."""
+    percentiles: tuple[float, float] | None = None
+    """Each image's values at these percentiles become 0 and 1."""
+    resize: tuple[int, int] | None = None
+    """Width and height that images are resized to, in training and after."""
+    keep_aspect: bool = False
+    """Whether resizing keeps the aspect ratio and stays within `resize`."""
+    crop: int | None = None
+    """Train on random squares of this side, in pixels."""
+    rotate: bool = False
+    """Turn crops by any angle."""
+    scale: tuple[float, float] = (1.0, 1.0)
+    """Zoom crops by a factor from this range."""
+    flip: float = 0.5
+    """Probability of a left-right flip."""
+    photometric: bool = False
+    """Vary gamma, gain and noise."""
+    workers: int = 0
+    """Processes that prepare batches; 0: the main one."""
+
+
+@dataclass
+class OptimConfig:
+    """The optimizer and its schedule."""
+
+    optimizer: Literal["sgd", "adamw"] = "sgd"
+    """SGD has a momentum of 0.9."""
+    lr: float = 0.01
+    """Learning rate after the warm-up."""
+    weight_decay: float = 1e-4
+    """Of everything but the convolutions' biases, with SGD."""
+    bias_lr_factor: float = 1.0
+    """The biases of convolutions learn this much faster."""
+    bias_decay_factor: float = 1.0
+    """The biases of convolutions decay by this share of weight_decay."""
+    clip: float = 35.0
+    """Gradients are scaled down to this norm."""
+    batch_size: int = 16
+    """Images in a step."""
+    epochs: int = 12
+    """Passes over the data."""
+    warmup_steps: int = 500
+    """Steps in which the learning rate rises from a third."""
+    schedule: Literal["step", "cosine"] = "step"
+    """Divide the learning rate by ten after each milestone, or let it fall to 0 along a cosine."""
+    milestones: list[int] = field(default_factory=lambda: [8, 11])
+    """Epochs of the step schedule."""
+    ema: float | None = None
+    """Decay of the weights' moving average, which is then what is evaluated and saved."""
+
+
+@dataclass
+class Config:
+    """A training run."""
+
+    model: ModelConfig = field(default_factory=ModelConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    out: str = "runs/train"
+    """Folder of weights, metrics and pictures."""
+    seed: int = 0
+    """Of the weights, the order and the augmentation."""
+    precision: Literal["no", "bf16", "fp16"] = "no"
+    """Mixed precision; no: float32."""
+    evaluate_every: int = 1
+    """Epochs between evaluations; 0: only at the end."""
+    log_every: int = 10
+    """Steps between lines of metrics.jsonl."""
+
+
+def to_dict(config: Config) -> dict[str, Any]:
+    """Plain dicts, lists, numbers and strings."""
+    return asdict(config)
+
+
+def from_dict(values: dict[str, Any]) -> Config:
+    """The inverse of :func:`to_dict`, also after JSON, which has no tuples."""
+    parser = Parser(exit_on_error=False)
+    parser.add_class_arguments(Config)
+    return _config(parser, parser.parse_object(values))
+
+
+def load_config(name: str, **changes: Any) -> Config:
+    """A configuration by its bare name (a file of ``polarmask/configs``) or path.
+
+    Parameters
+    ----------
+    name : str
+    **changes
+        Dotted options with ``__`` for the dot, such as ``optim__lr=0.1``.
+
+    Examples
+    --------
+    >>> load_config("nuclei", optim__batch_size=2).optim.batch_size
+    2
+    """
+    args = [f"--{key.replace('__', '.')}={value}" for key, value in changes.items()]
+    return parse_config(["--config", name, *args])
+
+
+def parse_config(args: Sequence[str] | None = None, **parser_options: Any) -> Config:
+    """A configuration from the command line."""
+    parser = Parser(**parser_options)
+    parser.add_class_arguments(Config)
+    return _config(parser, parser.parse_args(args))
+
+
+def _config(parser: ArgumentParser, parsed: Namespace) -> Config:
+    parts = parser.instantiate(parsed)
+    return Config(**{part.name: parts[part.name] for part in fields(Config)})
+
+
+class Parser(ArgumentParser):
+    """The command line of a program.
+
+    Configurations (``--config NAME`` or a path; several may be given) come before every other option, wherever they
+    stand. Option names are written out; an unknown one is an error that suggests the nearest.
+    """
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(allow_abbrev=False, **kwargs)
+        self.add_argument("--config", action="config", help="Name of a file in polarmask/configs, or a path.")
+
+    def parse_args(self, args: Sequence[str] | None = None, *rest: Any, **kwargs: Any) -> Namespace:  # type: ignore[override]
+        configs: list[str] = []
+        others: list[str] = []
+        remaining = iter(sys.argv[1:] if args is None else args)
+        for arg in remaining:
+            if arg == "--config" or arg.startswith("--config="):
+                path = self._find(arg.removeprefix("--config=") if "=" in arg else next(remaining, ""))
+                for name in _names(yaml.safe_load(path.read_text()) or {}):
+                    self._check_name(name, f"{path}: ")
+                configs += ["--config", str(path)]
+            else:
+                if arg.startswith("--"):
+                    self._check_name(arg[2:].split("=")[0], "--")
+                others.append(arg)
+        return super().parse_args([*configs, *others], *rest, **kwargs)
+
+    def _find(self, name: str) -> Path:
+        path = Path(name) if Path(name).is_file() else CONFIGS / f"{name}.yaml"
+        if not path.is_file():
+            known = ", ".join(sorted(path.stem for path in CONFIGS.glob("*.yaml")))
+            self.error(f"--config: expected a file or one of {known}, got {name!r}")
+        return path
+
+    def _check_name(self, name: str, where: str) -> None:
+        known = [option.removeprefix("--") for option in self._option_string_actions]
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            self.error(f"{where}{name} is no option{f'; did you mean {near[0]}?' if near else ''}")
+
+
+def _names(values: dict[str, Any], prefix: str = "") -> Iterator[str]:
+    for key, value in values.items():
+        if isinstance(value, dict):
+            yield from _names(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}"

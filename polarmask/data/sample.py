@@ -1,0 +1,86 @@
+"""What a data set gives, and how samples are changed: images and outlines together."""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from polarmask_ops import Outlines
+
+
+@dataclass(frozen=True)
+class Sample:
+    """An image and its instances."""
+
+    image: Tensor  # (3, H, W) float32
+    outlines: Outlines  # of M instances, in pixels
+    labels: Tensor  # (M,) int64, from 0
+    ignore: Tensor  # (M,) bool: neither object nor background
+    image_id: int
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width."""
+        return self.image.shape[1], self.image.shape[2]
+
+    def target(self) -> dict[str, object]:
+        """What the model trains on. Boxes are the outlines' extents."""
+        return {
+            "boxes": self.outlines.boxes().float(),
+            "labels": self.labels,
+            "outlines": self.outlines,
+            "ignore": self.ignore,
+        }
+
+
+def normalize(image: Tensor, percentiles: tuple[float, float]) -> Tensor:
+    """Stretches the image so that its values at the percentiles become 0 and 1."""
+    low, high = np.percentile(image.numpy(), percentiles)
+    return (image - float(low)) / max(float(high - low), 1e-6)
+
+
+def fit(size: tuple[int, int], resize: tuple[int, int], keep_aspect: bool) -> tuple[int, int]:
+    """Height and width after resizing to ``resize`` (width, height), which bounds them when the aspect is kept."""
+    width, height = resize
+    if not keep_aspect:
+        return height, width
+    factor = min(height / size[0], width / size[1])
+    return max(round(size[0] * factor), 1), max(round(size[1] * factor), 1)
+
+
+def resize_image(image: Tensor, size: tuple[int, int]) -> Tensor:
+    return F.interpolate(image[None], size, mode="bilinear", antialias=True)[0]
+
+
+def resize(sample: Sample, size: tuple[int, int]) -> Sample:
+    """The sample at another height and width."""
+    outlines = sample.outlines.scale(size[1] / sample.size[1], size[0] / sample.size[0])
+    return replace(sample, image=resize_image(sample.image, size), outlines=outlines)
+
+
+def hflip(sample: Sample) -> Sample:
+    """The sample with left and right exchanged."""
+    return replace(sample, image=sample.image.flip(2), outlines=sample.outlines.hflip(sample.size[1]))
+
+
+def warp(sample: Sample, matrix: np.ndarray, size: tuple[int, int]) -> Sample:
+    """The sample after an affine map of its pixels' coordinates, in a window of another size.
+
+    Parameters
+    ----------
+    sample : Sample
+    matrix : array, shape (3, 3)
+        From the sample's coordinates to the window's, in pixels; pixel (i, j) has its centre at (j + ½, i + ½).
+    size : (int, int)
+        Height and width of the window; what it shows beside the image is 0.
+    """
+    height, width = sample.size
+    y, x = torch.meshgrid(torch.arange(size[0]) + 0.5, torch.arange(size[1]) + 0.5, indexing="ij")
+    back = torch.from_numpy(np.linalg.inv(matrix)).float()
+    source = torch.stack([x, y, torch.ones_like(x)], -1) @ back[:2].T
+    grid = source * torch.tensor([2 / width, 2 / height]) - 1
+    image = F.grid_sample(sample.image[None], grid[None], align_corners=False)[0]
+    return replace(sample, image=image, outlines=sample.outlines.affine(torch.from_numpy(matrix[:2])))
+

@@ -1,0 +1,70 @@
+"""The losses of the detector, from the head's output and the encoded targets."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torchvision.ops import sigmoid_focal_loss
+
+from polarmask_ops import PolarTargets, polar_iou_loss
+
+from .head import HeadOutput
+
+
+def polar_losses(output: HeadOutput, targets: PolarTargets, *, box_offset: float = 0.0) -> dict[str, Tensor]:
+    """Losses ``class``, ``centerness``, ``mask`` and, with a box branch, ``box``; 0-d and float32.
+
+    Parameters
+    ----------
+    output : HeadOutput
+        For B images with L points.
+    targets : PolarTargets
+        For the same points.
+    box_offset : float
+        Added to the widths and heights of boxes in their IoU; 1 is what the released weights were trained with.
+
+    Notes
+    -----
+    Points are never selected, only weighted: the number of positives stays on the device.
+    Focal loss is divided by positives + images, box and mask losses by the sum of the centerness, their weight; without
+    a positive these are 0 with a zero gradient.
+    """
+    positive = targets.labels >= 0
+    count = positive.sum()
+    classes = torch.arange(output.logits.shape[-1], device=positive.device)
+    one_hot = (targets.labels[..., None] == classes).to(output.logits)
+    focal = sigmoid_focal_loss(output.logits, one_hot, alpha=0.25, gamma=2.0)
+    counted = (targets.labels != -2)[..., None]  # neither object nor background inside a crowd
+    weight = torch.where(positive, targets.centerness, 0.0)
+    entropy = F.binary_cross_entropy_with_logits(output.centerness, targets.centerness, reduction="none")
+    losses = {
+        "class": (focal * counted).sum() / (count + len(positive)),
+        "centerness": (entropy * positive).sum() / count.clamp(min=1),
+        "mask": polar_iou_loss(
+            output.log_rays.flatten(0, 1),
+            targets.rays.flatten(0, 1),
+            weight.flatten(),
+            log_pred=True,
+        ),
+    }
+    if output.log_boxes is not None:
+        box = box_iou_loss(output.log_boxes, targets.boxes, positive, box_offset)
+        losses["box"] = (box * weight).sum() / torch.where(positive.any(), weight.sum(), 1.0)
+    return losses
+
+
+def box_iou_loss(log_boxes: Tensor, targets: Tensor, positive: Tensor, offset: float = 0.0) -> Tensor:
+    """−log IoU of boxes around the same point, given by their left, top, right and bottom distances; 0 at the others.
+
+    ``log_boxes``, ``targets``: (..., 4); ``positive``: (...) bool.
+    """
+    # Background rows are replaced before the arithmetic: 0 · inf in the backward pass would be NaN.
+    pred = torch.where(positive[..., None], log_boxes, 0.0).exp()
+    target = torch.where(positive[..., None], targets, 1.0)
+    overlap = _area(torch.minimum(pred, target), offset)
+    union = _area(pred, offset) + _area(target, offset) - overlap
+    return torch.where(positive, -(overlap / union).clamp(min=1e-6).log(), 0.0)
+
+
+def _area(distances: Tensor, offset: float) -> Tensor:
+    left, top, right, bottom = distances.unbind(-1)
+    return (left + right + offset) * (top + bottom + offset)

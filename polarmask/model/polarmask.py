@@ -1,0 +1,116 @@
+"""The detector: backbone, head, losses and detections behind torchvision's interface."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from polarmask_ops import Outlines, PolarTargets, encode_targets
+
+from .head import PolarHead
+from .loss import polar_losses
+from .postprocess import PostProcess
+
+
+class PolarMask(nn.Module):
+    """PolarMask: instances as a centre and rays.
+
+    Follows ``torchvision.models.detection``: ``model(images, targets)`` gives a dict of losses in training,
+    ``model(images)`` a list of dicts in evaluation. Images are normalised and padded here, never resized.
+
+    Parameters
+    ----------
+    backbone : nn.Module
+        Gives a dict of feature maps, one for each of the head's strides, finest first.
+    head : PolarHead
+    image_mean, image_std : sequence of 3 floats
+        In the images' units.
+    pad_multiple : int
+        Images are padded with zeros at the right and the bottom to a multiple of this.
+    center_radius : float
+        Points within this many strides of an instance's centre answer for it.
+    box_offset : float
+        See :func:`polarmask.model.loss.polar_losses`.
+    postprocess : PostProcess
+    """
+
+    image_mean: Tensor
+    image_std: Tensor
+
+    def __init__(
+        self,
+        backbone: nn.Module,
+        head: PolarHead,
+        *,
+        image_mean: Sequence[float] = (0.0, 0.0, 0.0),
+        image_std: Sequence[float] = (1.0, 1.0, 1.0),
+        pad_multiple: int = 128,
+        center_radius: float = 1.5,
+        box_offset: float = 0.0,
+        postprocess: PostProcess | None = None,
+    ) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.head = head
+        self.pad_multiple = pad_multiple
+        self.center_radius = center_radius
+        self.box_offset = box_offset
+        self.postprocess = postprocess or PostProcess()
+        self.register_buffer("image_mean", torch.tensor(image_mean).view(3, 1, 1), persistent=False)
+        self.register_buffer("image_std", torch.tensor(image_std).view(3, 1, 1), persistent=False)
+
+    def forward(self, images: Sequence[Tensor], targets: Sequence[dict[str, Any]] | None = None) -> Any:
+        """Losses in training, detections in evaluation.
+
+        Parameters
+        ----------
+        images : sequence of Tensor, shape (3, H, W), float
+            Of any sizes.
+        targets : sequence of dict, in training
+            ``boxes`` (N, 4) xyxy pixels, ``labels`` (N,) int64 from 0, ``outlines`` with N instances, and ``ignore``
+            (N,) bool: neither object nor background.
+
+        Returns
+        -------
+        dict of str to Tensor, or list of dict
+            Losses, see :func:`polarmask.model.loss.polar_losses`; or detections, see :class:`PostProcess`.
+        """
+        output = self.head(list(self.backbone(self.batch(images)).values()))
+        if not self.training:
+            points = self.head.points(output.level_shapes, output.logits.device)
+            return self.postprocess(output, points, [(image.shape[-2], image.shape[-1]) for image in images])
+        if targets is None:
+            raise ValueError("PolarMask: expected targets in training, got none")
+        return polar_losses(output, self.encode(output.level_shapes, targets), box_offset=self.box_offset)
+
+    def batch(self, images: Sequence[Tensor]) -> Tensor:
+        """Normalised images, zeros around them: (B, 3, H, W)."""
+        height, width = (max(image.shape[k] for image in images) for k in (1, 2))
+        height, width = (-(-side // self.pad_multiple) * self.pad_multiple for side in (height, width))
+        return torch.stack(
+            [
+                F.pad(
+                    (image - self.image_mean) / self.image_std, (0, width - image.shape[2], 0, height - image.shape[1])
+                )
+                for image in images
+            ]
+        )
+
+    def encode(self, level_shapes: Sequence[tuple[int, int]], targets: Sequence[dict[str, Any]]) -> PolarTargets:
+        """What every point of the batch should say."""
+        device = targets[0]["boxes"].device
+        counts = torch.tensor([0, *(len(target["labels"]) for target in targets)], device=device)
+        return encode_targets(
+            level_shapes,
+            self.head.strides,
+            torch.cat([target["boxes"] for target in targets]),
+            torch.cat([target["labels"] for target in targets]),
+            Outlines.cat([target["outlines"] for target in targets]),
+            counts.cumsum(0),
+            num_rays=self.head.num_rays,
+            regress_ranges=self.head.ranges,
+            center_radius=self.center_radius,
+            ignore=torch.cat([target["ignore"] for target in targets]),
+        )

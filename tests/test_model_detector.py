@@ -1,0 +1,153 @@
+import json
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+import polarmask
+from polarmask.config import CONFIGS
+from polarmask.detector import FORMAT
+from polarmask.model import build_model
+from polarmask.model.backbone import SmallBackbone, load_pretrained, resnet_fpn
+from polarmask_ops import outlines_from_polygons
+
+TINY = {"model__backbone": "small", "model__channels": 32, "model__depth": 1}
+
+
+def tiny(name="nuclei", **changes):
+    """An untrained detector that finds things, if only by chance."""
+    torch.manual_seed(0)
+    config = polarmask.load_config(name, **TINY, **changes)
+    detector = polarmask.Detector(build_model(config.model, 1).eval(), config, {7: "thing"})
+    torch.nn.init.zeros_(detector.model.head.classes.bias)
+    return detector
+
+
+def square(left, top, side):
+    return [[left, top, left + side, top, left + side, top + side, left, top + side]]
+
+
+def target(*squares, ignore=None):
+    outlines = outlines_from_polygons([square(*each) for each in squares])
+    return {
+        "boxes": outlines.boxes(),
+        "labels": torch.zeros(len(squares), dtype=torch.int64),
+        "outlines": outlines,
+        "ignore": torch.tensor(ignore or [False] * len(squares), dtype=torch.bool),
+    }
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in CONFIGS.glob("*.yaml")))
+def test_every_recipe_builds_and_runs(name):
+    config = polarmask.load_config(name)
+    model = build_model(config.model, 3).eval()
+    with torch.no_grad():
+        (found,) = model([torch.rand(3, 100, 120)])
+    assert found["rays"].shape[1] == config.model.num_rays
+
+
+@pytest.mark.parametrize("name", ["nuclei", "shapes"])
+def test_losses_reach_every_weight(name):
+    model = tiny(name).model.train()
+    losses = model([torch.rand(3, 64, 64), torch.rand(3, 50, 60)], [target((10, 10, 20)), target((5, 5, 30))])
+    sum(losses.values()).backward()
+    without = [
+        key for key, weight in model.named_parameters() if weight.grad is None or not weight.grad.isfinite().all()
+    ]
+    assert not without
+
+
+def test_image_without_instances():
+    model = tiny().model.train()
+    losses = model([torch.rand(3, 64, 64)], [target()])
+    sum(losses.values()).backward()
+    assert losses["mask"] == 0
+    assert all(weight.grad.isfinite().all() for weight in model.parameters())
+
+
+def test_crowds_are_neither_object_nor_background():
+    model = tiny().model
+    shapes = [(16, 16)]
+    (labels,) = model.encode(shapes, [target((8, 8, 16), (32, 32, 16), ignore=[False, True])]).labels.view(-1, 16, 16)
+    assert labels[4, 4] == 0
+    assert (labels[8:12, 8:12] == -2).all()
+    assert labels[0, 0] == -1
+
+
+def test_targets_are_asked_for_in_training():
+    with pytest.raises(ValueError, match="expected targets in training"):
+        tiny().model.train()([torch.rand(3, 32, 32)])
+
+
+def test_images_are_normalised_and_padded():
+    detector = tiny(model__image_mean="[0.5,0.5,0.5]", model__image_std="[2,2,2]", model__pad_multiple=16)
+    batch = detector.model.batch([torch.ones(3, 20, 10), torch.zeros(3, 5, 18)])
+    assert batch.shape == (2, 3, 32, 32)
+    assert (batch[0, :, :20, :10] == 0.25).all()
+    assert (batch[1, :, :5, :18] == -0.25).all()
+    assert batch.count_nonzero() == 3 * (20 * 10 + 5 * 18)
+
+
+def test_results_are_in_the_images_pixels():
+    detector = tiny(data__resize="[64,96]", data__percentiles="null", model__nms_threshold="0.9")
+    image = torch.rand(3, 48, 128)
+    found = detector(image)
+    assert len(found["scores"]) > 0
+    assert found["scale"].tolist() == [2.0, 0.5]  # to 128 x 48 from 64 x 96
+    to_the_right = found["centers"] + torch.stack([found["rays"][:, 0], torch.zeros(len(found["rays"]))], 1)
+    torch.testing.assert_close(found["polygons"][:, 0], to_the_right * found["scale"])
+    assert (found["boxes"][:, 2] <= 128).all()
+    assert (found["boxes"][:, 3] <= 48).all()
+    assert (found["scores"].diff() <= 0).all()
+
+
+def test_saved_and_loaded(tmp_path):
+    detector = tiny()
+    detector.save(tmp_path / "a" / "weights.safetensors")
+    again = polarmask.load(tmp_path / "a" / "weights.safetensors")
+    assert again.categories == {7: "thing"}
+    assert again.config == detector.config
+    image = torch.rand(3, 40, 40)
+    for name, value in detector(image).items():
+        torch.testing.assert_close(again(image)[name], value, rtol=0, atol=0)
+    assert [path.name for path in (tmp_path / "a").iterdir()] == ["weights.safetensors"]
+
+
+def test_foreign_weights_are_refused(tmp_path):
+    save_file({"x": torch.zeros(1)}, tmp_path / "x.safetensors", {"about": json.dumps({})})
+    with pytest.raises(ValueError, match=FORMAT):
+        polarmask.load(tmp_path / "x.safetensors")
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+def test_pretrained_resnet_is_frozen_at_the_bottom(tmp_path, suffix):
+    from torchvision.models import resnet18
+
+    state = resnet18().state_dict()
+    path = str(tmp_path / f"weights{suffix}")
+    torch.save(state, path) if suffix == ".pth" else save_file(state, path)
+    backbone = resnet_fpn("resnet18", frozen=True)
+    load_pretrained(backbone, "resnet18", path)
+    assert (backbone.body.layer4[0].conv1.weight == state["layer4.0.conv1.weight"]).all()
+    trained = {name.split(".")[1] for name, weight in backbone.body.named_parameters("body") if weight.requires_grad}
+    assert trained == {"layer2", "layer3", "layer4"}
+    assert not [name for name, _ in backbone.named_parameters() if "bn" in name]
+    levels = backbone(torch.rand(1, 3, 128, 128)).values()
+    assert [tuple(level.shape[1:]) for level in levels] == [(256, 128 // s, 128 // s) for s in (8, 16, 32, 64, 128)]
+
+
+def test_resnet_from_scratch_trains_everything():
+    backbone = resnet_fpn("resnet18", frozen=False)
+    assert all(weight.requires_grad for weight in backbone.parameters())
+    assert not [module for module in backbone.modules() if "BatchNorm" in type(module).__name__]
+
+
+@pytest.mark.parametrize("strides", [[], [2], [8, 4], [4, 4]])
+def test_small_backbone_has_three_strides(strides):
+    with pytest.raises(ValueError, match="rising strides out of 4, 8 and 16"):
+        SmallBackbone(strides)
+
+
+def test_resnet_has_five_strides():
+    with pytest.raises(ValueError, match="expected 8, 16, 32, 64, 128 with resnet50, got"):
+        build_model(polarmask.load_config("r50_1x", model__strides="[4]", model__ranges="[[0,64]]").model, 1)

@@ -1,0 +1,92 @@
+import numpy as np
+import pytest
+import torch
+from torchvision.ops import box_iou
+
+from polarmask.model.head import HeadOutput
+from polarmask.model.loss import box_iou_loss, polar_losses
+from polarmask_ops import PolarTargets
+
+RAYS, CLASSES = 8, 3
+
+
+def output(points, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    shapes = [(2, points, CLASSES), (2, points), (2, points, 4), (2, points, RAYS)]
+    tensors = [torch.randn(shape, generator=generator, requires_grad=True) for shape in shapes]
+    return HeadOutput(*tensors, level_shapes=[(1, points)])
+
+
+def targets(labels):
+    labels = torch.tensor(labels)
+    positive = labels >= 0
+    generator = torch.Generator().manual_seed(1)
+    rays = torch.rand(*labels.shape, RAYS, generator=generator) + 0.5
+    boxes = torch.rand(*labels.shape, 4, generator=generator) + 0.5
+    return PolarTargets(labels, labels, boxes, rays * positive[..., None], positive * 0.7)
+
+
+def backward(losses, given):
+    sum(losses.values()).backward()
+    return {name: getattr(given, name).grad for name in ("logits", "centerness", "log_boxes", "log_rays")}
+
+
+def test_by_hand():
+    given, want = output(4), targets([[0, -1, -1, 2], [-1, -1, 1, -1]])
+    losses = polar_losses(given, want)
+    focal = 0.0
+    for b, n, c in np.ndindex(2, 4, CLASSES):
+        p = given.logits[b, n, c].sigmoid()
+        hit = want.labels[b, n] == c
+        focal += -0.25 * (1 - p) ** 2 * p.log() if hit else -0.75 * p**2 * (1 - p).log()
+    torch.testing.assert_close(losses["class"], focal / (3 + 2))
+    positive = want.labels >= 0
+    p = given.centerness[positive].sigmoid()
+    torch.testing.assert_close(losses["centerness"], -(0.7 * p.log() + 0.3 * (1 - p).log()).mean())
+    pred, true = given.log_rays[positive].exp(), want.rays[positive]
+    iou = torch.minimum(pred, true).sum(1) / torch.maximum(pred, true).sum(1)
+    torch.testing.assert_close(losses["mask"], -iou.log().mean())  # all weights are equal
+    corners = [torch.cat([-d[:, :2], d[:, 2:]], 1) for d in (given.log_boxes[positive].exp(), want.boxes[positive])]
+    torch.testing.assert_close(losses["box"], -box_iou(*corners).diagonal().log().mean())
+
+
+@pytest.mark.parametrize("label", [-1, -2])
+def test_no_positives_give_zero_with_a_gradient(label):
+    given = output(4)
+    losses = polar_losses(given, targets([[label] * 4] * 2))
+    assert losses["mask"] == losses["box"] == losses["centerness"] == 0
+    grads = backward(losses, given)
+    assert all(grad.isfinite().all() for grad in grads.values())
+    assert (grads["log_rays"] == 0).all()
+    assert (grads["logits"] != 0).any() == (label == -1)
+
+
+def test_ignored_points_cost_nothing():
+    given = output(4)
+    grads = backward(polar_losses(given, targets([[0, -2, -1, -1], [-2, -1, -1, -1]])), given)
+    for grad in grads.values():
+        assert (grad[0, 1] == 0).all()
+        assert (grad[1, 0] == 0).all()
+
+
+def test_background_predictions_may_be_anything():
+    given = output(4)
+    with torch.no_grad():
+        given.log_boxes[0, 1] = 1e4
+        given.log_rays[0, 1] = float("inf")
+    grads = backward(polar_losses(given, targets([[0, -1, -1, -1], [-1, -1, -1, -1]])), given)
+    assert all(grad.isfinite().all() for grad in grads.values())
+
+
+def test_without_box_branch():
+    assert set(polar_losses(output(4)._replace(log_boxes=None), targets([[0, -1, -1, -1]] * 2))) == {
+        "class",
+        "centerness",
+        "mask",
+    }
+
+
+def test_box_offset_widens():
+    distances = torch.ones(1, 4)
+    loss = box_iou_loss(distances.log(), 2 * distances, torch.tensor([True]), offset=1.0)
+    torch.testing.assert_close(loss, -torch.tensor([9 / 25]).log())
