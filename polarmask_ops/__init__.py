@@ -3,7 +3,7 @@
 from ._extension import _C
 from .outlines import Outlines, outlines_from_polygons
 from .polar_iou import polar_centerness, polar_iou, polar_iou_loss
-from .polar_target import FCOS_RANGES, PolarTargets, cast_rays, encode_targets
+from .polar_target import FCOS_RANGES, PolarTargets, cast_rays, encode_targets, star_distances
 from .polygon_nms import (
     batched_polygon_nms,
     batched_rays_nms,
@@ -57,5 +57,6 @@ __all__ = [
     "rays_to_masks",
     "rays_to_polygons",
     "rays_to_rle",
+    "star_distances",
 ]
 __version__ = _C.build_info()["version"]

@@ -390,6 +390,13 @@ def test_images_do_not_see_each_other():
             assert torch.equal(getattr(alone, name)[0], getattr(together, name)[image])
 
 
+def test_centroids_are_the_default_centers():
+    sample = batch()
+    given = encode_targets(**{**sample, "centers": sample["outlines"].centroids()})
+    default = encode_targets(**{**sample, "centers": None})
+    assert all(torch.equal(one, other) for one, other in zip(given, default, strict=True))
+
+
 @given(
     st.lists(st.tuples(*[coordinate] * 9, st.booleans()), max_size=5),
     st.sampled_from([0.5, 1.5, math.inf]),
