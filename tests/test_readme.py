@@ -1,0 +1,30 @@
+"""The README's code runs as it is written."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+README = (Path(__file__).parent.parent / "README.md").read_text()
+BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+
+
+@pytest.mark.parametrize("block", BLOCKS, ids=[f"block-{n}" for n in range(len(BLOCKS))])
+def test_blocks_run(block):
+    exec(compile(block, "README.md", "exec"), {})
+
+
+def test_it_names_every_public_function():
+    import polarmask_ops
+
+    listed = README.split("| what | functions |")[1].split("\n\n")[0]
+    missing = [name for name in polarmask_ops.__all__ if f"`{name}`" not in listed and name not in expanded(listed)]
+    assert missing == []
+
+
+def expanded(listed: str) -> set[str]:
+    """`rays_to_*` with `masks`, `rle`, `labels`, and `batched_` forms, written out."""
+    starred = re.findall(r"`(\w+_)\*`", listed)
+    return {f"{stem}{kind}" for stem in starred for kind in ("masks", "rle", "labels")} | {
+        f"batched_{name}" for name in re.findall(r"`(\w+_nms)`", listed)
+    }
