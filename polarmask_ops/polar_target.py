@@ -187,7 +187,7 @@ def encode_targets(
         *torch.ops.polarmask.encode_targets(
             _pairs(op, "level_shapes", level_shapes),
             list(strides),
-            [float(bound) for bound in _pairs(op, "regress_ranges", regress_ranges)],
+            [_finite(bound) for bound in _pairs(op, "regress_ranges", regress_ranges)],
             _arguments.float32(op, "boxes", boxes),
             _arguments.int64(op, "labels", labels),
             segments.float(),
@@ -197,7 +197,7 @@ def encode_targets(
             None if areas is None else _arguments.float32(op, "areas", areas),
             ignore,
             num_rays,
-            float(center_radius),
+            _finite(center_radius),
             method,
             float(min_distance),
         )
@@ -249,6 +249,12 @@ def star_distances(label_image: Tensor, num_rays: int = 32, *, rule: str = "star
     _arguments.choice(op, "rule", rule, ("stardist", "exact"))
     distances: Tensor = torch.ops.polarmask.star_distances(label_image, num_rays, rule)
     return distances
+
+
+def _finite(number: float) -> float:
+    """Infinity as float32's largest number, which means the same here: AOTInductor cannot store it in a graph."""
+    limit = torch.finfo(torch.float32).max
+    return max(min(float(number), limit), -limit)  # NaN stays
 
 
 def _pairs(op: str, name: str, pairs: Sequence[Sequence[float]]) -> list[float]:

@@ -206,7 +206,9 @@ std::vector<Positive> assign(const Instances& instances, IndexRange of_image, co
     if (!instances.may_be_positive(m)) continue;
     const Box& box = instances.boxes[m];
     for (const Level& level : levels) {
-      const auto reach = static_cast<float>(center_radius * static_cast<double>(level.stride));
+      const double stride = static_cast<double>(level.stride);
+      const auto reach =
+          static_cast<float>(std::min<double>(center_radius * stride, std::numeric_limits<float>::max()));
       const Box inner = inner_box(box, instances.centers[m], reach);
       for_points(level, inner, [&](int64_t point, const Point& at) {
         if (!is_inside(inner, at) || !is_learned_on(level, box_distances(box, at))) return;
