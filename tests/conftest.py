@@ -1,7 +1,12 @@
+import hypothesis
 import pytest
 import torch
 
 from polarmask_ops import _C
+
+# The same examples in every run, and no deadline: machines are shared.
+hypothesis.settings.register_profile("polarmask", deadline=None, derandomize=True)
+hypothesis.settings.load_profile("polarmask")
 
 
 def devices() -> list[str]:
