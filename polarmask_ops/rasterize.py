@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from . import _arguments, _vmap
-from .outlines import Outlines
+from .outlines import Outlines, checked
 from .rle import RLE, fake_ragged
 
 _RULES = ("center", "coco")
@@ -342,7 +342,7 @@ def outlines_to_masks(outlines: Outlines, size: tuple[int, int]) -> Tensor:
              [1, 0]]], dtype=torch.int32)
     """
     op = "outlines_to_masks"
-    masks: Tensor = torch.ops.polarmask.outlines_to_masks(*_outlines(op, outlines), *_arguments.image_size(op, size))
+    masks: Tensor = torch.ops.polarmask.outlines_to_masks(*checked(op, outlines), *_arguments.image_size(op, size))
     return masks
 
 
@@ -373,7 +373,7 @@ def outlines_to_rle(outlines: Outlines, size: tuple[int, int]) -> RLE:
     """
     op = "outlines_to_rle"
     size = _arguments.image_size(op, size)
-    counts, offsets = torch.ops.polarmask.outlines_to_rle(*_outlines(op, outlines), *size)
+    counts, offsets = torch.ops.polarmask.outlines_to_rle(*checked(op, outlines), *size)
     return RLE(counts, offsets, size)
 
 
@@ -409,7 +409,7 @@ def outlines_to_labels(outlines: Outlines, size: tuple[int, int], *, order: Tens
     """
     op = "outlines_to_labels"
     labels: Tensor = torch.ops.polarmask.outlines_to_labels(
-        *_outlines(op, outlines), *_arguments.image_size(op, size), _order(op, order)
+        *checked(op, outlines), *_arguments.image_size(op, size), _order(op, order)
     )
     return labels
 
@@ -424,13 +424,6 @@ def _rays(op: str, centers: Tensor, rays: Tensor, scale: Tensor | None) -> tuple
     if scale.dim() != 2:
         raise ValueError(f"{op}: expected scale of shape (2,) or (N, 2), got {tuple(scale.shape)}")
     return centers, rays, scale
-
-
-def _outlines(op: str, outlines: Outlines) -> tuple[Tensor, Tensor]:
-    if not isinstance(outlines, Outlines):
-        raise TypeError(f"{op}: expected outlines to be Outlines, got {type(outlines).__name__}")
-    (segments,) = _arguments.floats(op, segments=outlines.segments)
-    return segments, outlines.offsets
 
 
 def _order(op: str, order: Tensor | None) -> Tensor | None:

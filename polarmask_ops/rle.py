@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from numbers import Integral
 from typing import Any
 
 import torch
@@ -181,8 +182,8 @@ def _compressed(op: str, n: int, counts: Any) -> bytes:
     if isinstance(counts, bytes):
         return counts
     if isinstance(counts, str):
-        return counts.encode(errors="replace")
-    if not all(isinstance(count, int) and 0 <= count < 2**31 for count in counts):
+        return counts.encode(errors="surrogatepass")
+    if not all(isinstance(count, Integral) and 0 <= count < 2**31 for count in counts):
         raise ValueError(f"{op}: expected counts of instance {n} to be run lengths from 0 to 2**31 - 1")
     runs = torch.tensor(counts, dtype=torch.int32)
     strings, _ = torch.ops.polarmask.rle_to_strings(runs, torch.tensor([0, len(counts)]))

@@ -92,6 +92,7 @@ def test_large_counts():
         b"4 ",  # no such character
         b"4\xff",
         "4é",
+        "\ud800",
         b"o" * 100 + b"0",
         b"N6",  # -2, 6
         b"PPPPPPP1",  # 2**35

@@ -3,7 +3,6 @@
 
 #include <algorithm>
 #include <cstdint>
-#include <cstring>
 #include <vector>
 
 namespace polarmask {
@@ -40,7 +39,7 @@ class ColumnRows {
     const auto each_change = [&](auto&& visit) {
       for (int64_t row = 0; row < height; ++row) {
         const bool* pixels = mask + row * width;
-        if (row > 0 && std::memcmp(pixels, pixels - width, width) == 0) continue;  // most rows
+        if (row > 0 && std::equal(pixels, pixels + width, pixels - width)) continue;  // most rows
         for (int64_t c = 0; c < width; ++c)
           if (pixels[c] != (row > 0 && pixels[c - width])) visit(row, c);
       }

@@ -1,0 +1,118 @@
+#include <algorithm>
+#include <cmath>
+#include <cstdlib>
+#include <limits>
+#include <utility>
+#include <vector>
+
+#include "check.h"
+#include "ops/rasterize/rasterize.h"
+#include "ops/rasterize/rle.h"
+#include "ops/rasterize/runs.h"
+
+using namespace polarmask;
+
+namespace {
+
+constexpr double kNan = std::numeric_limits<double>::quiet_NaN(), kInfinity = std::numeric_limits<double>::infinity();
+
+void ceilings() {
+  for (double value : {0.0, 1e-300, 0.5, 1.0, 2.0 - 1e-15, 2.0, 2.5, 1e15})
+    CHECK(clamped_ceil(value, 0, int64_t{1} << 60) == static_cast<int64_t>(std::ceil(value)));
+  CHECK(clamped_ceil(-3.5, 0, 9) == 0 && clamped_ceil(3.5, 5, 9) == 5 && clamped_ceil(9.1, 0, 9) == 9);
+  CHECK(clamped_ceil(kNan, 2, 9) == 2 && clamped_ceil(kInfinity, 2, 9) == 9 && clamped_ceil(-kInfinity, 2, 9) == 2);
+}
+
+void columns_of_the_centre_rule() {
+  for (double x0 : {-1.0, 0.0, 0.4999999999999999, 0.5, 0.5000000000000001, 1.5, 7.25}) {
+    for (double x1 : {-0.5, 0.5, 1.5000000000000002, 2.0, 6.5, 99.0}) {
+      const Segment<double> segment{{x0, 1.0}, {x1, 2.0}};
+      const CenterCrossings crossings(segment, 0, 8);
+      const Edge edge = make_edge(x0, 1.0, x1, 2.0);
+      for (int64_t c = 0; c < 8; ++c)
+        CHECK((crossings.begin <= c && c < crossings.end) == owns(edge, static_cast<double>(c) + 0.5));
+    }
+  }
+}
+
+// The walk of rleFrPoly along one edge, every step of it.
+std::vector<int64_t> walk(int x0, int y0, int x1, int y1, int64_t width, int64_t height) {
+  const int dx = std::abs(x1 - x0), dy = std::abs(y1 - y0);
+  if (dx >= dy ? x0 > x1 : y0 > y1) std::swap(x0, x1), std::swap(y0, y1);
+  const double slope = dx >= dy ? static_cast<double>(y1 - y0) / dx : static_cast<double>(x1 - x0) / dy;
+  std::vector<int64_t> rows(width, -1);
+  int u = 0, v = 0;
+  for (int t = 0; t <= std::max(dx, dy); ++t) {
+    const int last_u = u, last_v = v;
+    u = dx >= dy ? x0 + t : static_cast<int>(x0 + slope * t + 0.5);
+    v = dx >= dy ? static_cast<int>(y0 + slope * t + 0.5) : y0 + t;
+    const int fifth = std::min(u, last_u);
+    if (t == 0 || u == last_u || fifth < 2 || fifth % 5 != 2 || fifth / 5 >= width) continue;
+    const int row = static_cast<int>(std::ceil((std::min(v, last_v) + 0.5) / 5 - 0.5));
+    rows[fifth / 5] = std::min<int64_t>(std::max(row, 0), height);
+  }
+  return rows;
+}
+
+void coco_crossings_are_those_of_the_walk() {
+  for (int n = 0; n < 20000; ++n) {
+    const auto draw = [n](int64_t a) { return static_cast<int>((n * a + n / 7 * 13) % 131) - 30; };
+    const int x0 = draw(31), y0 = draw(17), x1 = draw(73), y1 = draw(101);
+    const Segment<double> segment{{x0 / 5.0, y0 / 5.0}, {x1 / 5.0, y1 / 5.0}};
+    // Negative coordinates are rounded towards zero: what the walk is given must be what the segment becomes.
+    const auto fifths = [](double v) { return static_cast<int>(5 * v + 0.5); };
+    const auto want =
+        walk(fifths(segment.from.x), fifths(segment.from.y), fifths(segment.to.x), fifths(segment.to.y), 15, 12);
+    const CocoCrossings crossings(segment, 0, 15);
+    for (int64_t c = 0; c < 15; ++c) {
+      const bool owned = crossings.begin <= c && c < crossings.end;
+      CHECK(owned == (want[c] >= 0));
+      if (owned) CHECK(crossings.row(c, 12) == want[c]);
+    }
+  }
+}
+
+std::vector<int32_t> runs_of(const std::vector<bool>& pixels, int64_t height, int64_t width) {
+  const std::vector<uint8_t> bytes(pixels.begin(), pixels.end());
+  ColumnRows rows;
+  rows.collect(reinterpret_cast<const bool*>(bytes.data()), height, width);
+  std::vector<int32_t> counts;
+  rows.append_runs(height, width, counts);
+  return counts;
+}
+
+void runs() {
+  using Counts = std::vector<int32_t>;
+  CHECK(runs_of({0, 0, 0, 0}, 2, 2) == Counts{4});
+  CHECK(runs_of({1, 1, 1, 1}, 2, 2) == Counts{0, 4});
+  CHECK(runs_of({0, 1, 1, 1}, 2, 2) == Counts{1, 3});  // joined over the end of a column
+  CHECK(runs_of({1, 0, 0, 1}, 2, 2) == Counts{0, 1, 2, 1});
+  CHECK(runs_of({}, 0, 5) == Counts{0});
+  CHECK(runs_of({}, 5, 0) == Counts{0});
+}
+
+void strings() {
+  for (const std::vector<int32_t>& counts :
+       {std::vector<int32_t>{}, {0}, {5}, {0, 2147483647}, {1, 15, 16, 17, 2147483, 0, 9, 31, 32, 1}}) {
+    std::vector<uint8_t> string;
+    const auto length = static_cast<int64_t>(counts.size());
+    encode_counts(counts.data(), length, [&](uint8_t character) { string.push_back(character); });
+    std::vector<int32_t> read(string.size());
+    const auto chars = static_cast<int64_t>(string.size());
+    CHECK(decode_counts(string.data(), chars, 2147483647, read.data()) == length);
+    read.resize(length);
+    CHECK(read == counts);
+    if (length > 1) CHECK(decode_counts(string.data(), chars, 14, read.data()) == -1);
+  }
+}
+
+}  // namespace
+
+int main() {
+  ceilings();
+  columns_of_the_centre_rule();
+  coco_crossings_are_those_of_the_walk();
+  runs();
+  strings();
+  return check::finish();
+}
