@@ -183,7 +183,7 @@ def _compressed(op: str, n: int, counts: Any) -> bytes:
         return counts
     if isinstance(counts, str):
         return counts.encode(errors="surrogatepass")
-    if not all(isinstance(count, Integral) and 0 <= count < 2**31 for count in counts):
+    if not all(isinstance(count, Integral) and 0 <= int(count) < 2**31 for count in counts):
         raise ValueError(f"{op}: expected counts of instance {n} to be run lengths from 0 to 2**31 - 1")
     runs = torch.tensor(counts, dtype=torch.int32)
     strings, _ = torch.ops.polarmask.rle_to_strings(runs, torch.tensor([0, len(counts)]))
