@@ -1,7 +1,7 @@
 """Torch ops for instance masks as rays: polar targets, Polar IoU, rasterization, polygon NMS."""
 
 from ._extension import _C
-from .outlines import Outlines, outlines_from_polygons
+from .outlines import Outlines, outlines_from_masks, outlines_from_polygons, outlines_from_rle
 from .polar_iou import polar_centerness, polar_iou, polar_iou_loss
 from .polar_target import FCOS_RANGES, PolarTargets, cast_rays, encode_targets, star_distances
 from .polygon_nms import (
@@ -37,7 +37,9 @@ __all__ = [
     "batched_rays_nms",
     "cast_rays",
     "encode_targets",
+    "outlines_from_masks",
     "outlines_from_polygons",
+    "outlines_from_rle",
     "outlines_to_labels",
     "outlines_to_masks",
     "outlines_to_rle",

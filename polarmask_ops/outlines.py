@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from . import _arguments, _ragged, _vmap
+from .rle import RLE
 
 _KEEP = ("largest", "all")
 
@@ -95,6 +96,18 @@ class Outlines:
             segments = segments[:, [2, 3, 0, 1]]
         x, y = segments[:, 0::2], segments[:, 1::2]
         return Outlines(torch.stack([a * x + b * y + c, d * x + e * y + f], 2).flatten(1), offsets)
+
+    def clip(self, size: tuple[int, int]) -> Outlines:
+        """Cut by the rectangle of an image (H, W), exactly: areas are those of the parts inside.
+
+        Where matter is cut the boundary is closed along the border of the image. What lies outside leaves no segments;
+        points (``boundary="pixels"``) stay when they lie in the rectangle or on its border. The length of the result
+        depends on the data. Not differentiable.
+        """
+        op = "Outlines.clip"
+        segments, offsets = checked(op, self)
+        size = _arguments.image_size(op, size)
+        return Outlines(*torch.ops.polarmask.outlines_clip(segments.detach(), offsets, *size))
 
     def to(self, *args: Any, **kwargs: Any) -> Outlines:
         """As ``Tensor.to``; a dtype is the segments' alone."""
@@ -207,6 +220,92 @@ def outlines_from_polygons(polygons: Sequence[Sequence[Any]], *, keep: str = "la
     return Outlines(*torch.ops.polarmask.outlines_from_polygons(vertices, ring_offsets, polygon_offsets, largest))
 
 
+def outlines_from_masks(masks: Tensor, *, keep: str = "largest", boundary: str = "edges") -> Outlines:
+    """Outlines of instances given by bitmaps.
+
+    Parameters
+    ----------
+    masks : Tensor, shape (M, H, W), bool or uint8
+        Bitmaps; what is not 0 is inside.
+    keep : {"largest", "all"}
+        ``"largest"`` keeps the 8-connected component that has the largest area with its holes filled; ties: the one
+        whose first pixel in row-major order comes first. A hole is 4-connected background that does not reach the
+        border of the image; what lies in it is filled too. ``"all"`` keeps everything as it is, holes included.
+    boundary : {"edges", "pixels"}
+        ``"edges"``: the sides of the pixels, joined as long as they go straight on. ``"pixels"``: a segment of length 0
+        at the centre (j + ½, i + ½) of each border pixel, one with a side on the outside: as a set, the contour of the
+        released PolarMask, which counts from pixel centres and so has (j, i). For ``method="binned"``.
+
+    Returns
+    -------
+    Outlines
+        Of M instances, float32. Masks without pixels have no segments.
+
+    Raises
+    ------
+    TypeError
+        If ``masks`` is not a bool or uint8 tensor.
+    ValueError
+        If the shape is not (M, H, W), or ``keep`` or ``boundary`` is unknown.
+
+    Notes
+    -----
+    The released code takes the largest contour by the area through the pixels' centres, which may be another component
+    where two are nearly as large.
+
+    Examples
+    --------
+    >>> masks = torch.tensor([[[0, 1, 1], [0, 1, 1]]], dtype=torch.bool)
+    >>> outlines_from_masks(masks).segments
+    tensor([[1., 0., 3., 0.],
+            [1., 2., 1., 0.],
+            [3., 2., 1., 2.],
+            [3., 0., 3., 2.]])
+    """
+    op = "outlines_from_masks"
+    _arguments.choice(op, "keep", keep, _KEEP)
+    _arguments.choice(op, "boundary", boundary, ("edges", "pixels"))
+    if not isinstance(masks, Tensor) or masks.dtype not in (torch.bool, torch.uint8):
+        got = masks.dtype if isinstance(masks, Tensor) else type(masks).__name__
+        raise TypeError(f"{op}: expected masks to be a tensor of dtype bool or uint8, got {got}")
+    return Outlines(*torch.ops.polarmask.outlines_from_masks(masks, keep == "largest", boundary == "pixels"))
+
+
+def outlines_from_rle(rle: RLE, *, keep: str = "largest") -> Outlines:
+    """Outlines of instances given by run lengths, straight from the runs: time and memory do not grow with the image.
+
+    Parameters
+    ----------
+    rle : RLE
+        M masks; runs of length 0 may stand anywhere.
+    keep : {"largest", "all"}
+        As for ``outlines_from_masks``.
+
+    Returns
+    -------
+    Outlines
+        Per instance the same set of segments as ``outlines_from_masks(rle.to_masks(), keep=keep)``.
+
+    Raises
+    ------
+    TypeError
+        If ``rle`` is not an RLE.
+    ValueError
+        If counts are negative or do not sum to H * W, or ``keep`` is unknown.
+
+    Examples
+    --------
+    >>> rle = RLE.from_coco([{"size": [2, 3], "counts": [2, 4]}])
+    >>> outlines_from_rle(rle).boxes()
+    tensor([[1., 0., 3., 2.]])
+    """
+    op = "outlines_from_rle"
+    _arguments.choice(op, "keep", keep, _KEEP)
+    if not isinstance(rle, RLE):
+        raise TypeError(f"{op}: expected rle to be an RLE, got {type(rle).__name__}")
+    return Outlines(*torch.ops.polarmask.outlines_from_rle(rle.counts, rle.offsets, *rle.size, keep == "largest"))
+
+
 def _ring(op: str, name: str, ring: Any) -> Tensor:
     """Vertices (V, 2)."""
     if not isinstance(ring, Tensor):
@@ -242,18 +341,34 @@ def _boxes_fake(segments: Tensor, offsets: Tensor) -> Tensor:
     return segments.new_empty(offsets.shape[0] - 1, 4)
 
 
+@torch.library.register_fake("polarmask::outlines_clip")
+def _clip_fake(segments: Tensor, offsets: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:
+    return _any_segments(offsets, offsets.shape[0] - 1, segments.dtype)
+
+
 @torch.library.register_fake("polarmask::outlines_from_polygons")
 def _from_polygons_fake(
     vertices: Tensor, ring_offsets: Tensor, polygon_offsets: Tensor, largest: bool
 ) -> tuple[Tensor, Tensor]:
-    return _any_segments(vertices), polygon_offsets.new_empty(polygon_offsets.shape)
+    return _any_segments(polygon_offsets, polygon_offsets.shape[0] - 1, vertices.dtype)
 
 
-def _any_segments(like: Tensor) -> Tensor:
-    segments: Tensor = like.new_empty(torch.library.get_ctx().new_dynamic_size(), 4)
-    return segments
+@torch.library.register_fake("polarmask::outlines_from_masks")
+def _from_masks_fake(masks: Tensor, largest: bool, border: bool) -> tuple[Tensor, Tensor]:
+    return _any_segments(masks, masks.shape[0], torch.float32)
+
+
+@torch.library.register_fake("polarmask::outlines_from_rle")
+def _from_rle_fake(counts: Tensor, offsets: Tensor, height: int, width: int, largest: bool) -> tuple[Tensor, Tensor]:
+    return _any_segments(offsets, offsets.shape[0] - 1, torch.float32)
+
+
+def _any_segments(like: Tensor, rows: int | torch.SymInt, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    length = torch.library.get_ctx().new_dynamic_size()
+    return like.new_empty(length, 4, dtype=dtype), like.new_empty(rows + 1, dtype=torch.int64)
 
 
 for _name in ("outlines_moments", "outlines_boxes"):
     _vmap.register(_name)
-_vmap.refuse("outlines_from_polygons")
+for _name in ("outlines_clip", "outlines_from_polygons", "outlines_from_masks", "outlines_from_rle"):
+    _vmap.refuse(_name)

@@ -1,20 +1,24 @@
 import itertools
 import math
 import pickle
+from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
+import scipy.ndimage
 import shapely
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from op_tester import GEOMETRY, Bad, OpTester, array, change_tensors
 from reference import outlines as reference
 from torch import Tensor
 from torch.utils._pytree import tree_map
 
-from polarmask_ops import Outlines, outlines_from_polygons
+from polarmask_ops import RLE, Outlines, outlines_from_masks, outlines_from_polygons, outlines_from_rle
 
+GOLDEN = Path(__file__).parent / "golden"
 SQUARE = [0, 0, 4, 0, 4, 4, 0, 4]
 HOSTILE = st.sampled_from([0.0, 1.0, -1.0, 2.5, 7.0, 1e-30, 1e30, -1e30, math.inf, -math.inf, math.nan])
 
@@ -32,6 +36,17 @@ def random_polygons(count: int, seed: int = 0) -> list[list[list[float]]]:
             rings.append(points.astype(np.float32).reshape(-1).tolist())
         polygons.append(rings)
     return polygons
+
+
+def random_masks(count: int, height: int, width: int, seed: int = 0) -> Tensor:
+    """Noise from sparse to full: all patterns of neighbours."""
+    random = np.random.default_rng(seed)
+    densities = random.choice([0.0, 0.1, 0.3, 0.5, 0.6, 0.8, 0.95, 1.0], (count, 1, 1))
+    return torch.from_numpy(random.random((count, height, width)) < densities)
+
+
+def drawing(*rows: str) -> Tensor:
+    return torch.tensor([[[pixel == "#" for pixel in row] for row in rows]])
 
 
 def segment_sets(outlines: Outlines) -> list[list[tuple[float, ...]]]:
@@ -117,11 +132,18 @@ def test_offsets_that_lie(method, offsets):
         method(Outlines(torch.ones(3, 4), torch.tensor(offsets)))
 
 
-class TestFromPolygons(OpTester):
+class FromTester(OpTester):
+    fixed_shape = False
+
+    def compare(self, got, kwargs, dtype):
+        want = Outlines(*map(torch.from_numpy, type(self).reference(**change_tensors(kwargs, array))))
+        assert_same(got, want)
+
+
+class TestFromPolygons(FromTester):
     function = outlines_from_polygons
     reference = reference.outlines_from_polygons
     dtypes = GEOMETRY
-    fixed_shape = False
     bad_inputs = (
         Bad({"keep": "smallest"}, ValueError, ("keep", "'largest', 'all'", "'smallest'")),
         Bad({"polygons": torch.zeros(1, 3, 2)}, TypeError, ("polygons", "list of lists of rings", "Tensor")),
@@ -151,16 +173,232 @@ class TestFromPolygons(OpTester):
         special = [[torch.tensor(ring, dtype=dtype, device=device) for ring in rings] for rings in special]
         return [{"polygons": value, "keep": keep} for value in (polygons, special) for keep in ("largest", "all")]
 
-    def compare(self, got, kwargs, dtype):
-        want = Outlines(*map(torch.from_numpy, type(self).reference(**change_tensors(kwargs, array))))
-        assert_same(got, want)
-
     def empty(self, dtype, device):
         return [
             {"polygons": []},
             {"polygons": [[]]},
             {"polygons": [[], [torch.zeros(0, 2, dtype=dtype, device=device)]]},
         ]
+
+
+class TestFromMasks(FromTester):
+    function = outlines_from_masks
+    reference = reference.outlines_from_masks
+    dtypes = (torch.bool, torch.uint8)
+    bad_inputs = (
+        Bad({"masks": torch.zeros(1, 2, 2)}, TypeError, ("masks", "bool or uint8", "float32")),
+        Bad({"masks": [[[0, 1]]]}, TypeError, ("masks", "bool or uint8", "list")),
+        Bad({"masks": torch.zeros(2, 2, dtype=torch.bool)}, ValueError, ("masks", "(M, H, W)", "(2, 2)")),
+        Bad({"keep": "both"}, ValueError, ("keep", "'largest', 'all'", "'both'")),
+        Bad({"boundary": "lines"}, ValueError, ("boundary", "'edges', 'pixels'", "'lines'")),
+    )
+
+    def sample(self, dtype, device):
+        masks = random_masks(4, 16, 70).to(device)
+        return {"masks": masks.to(torch.uint8) * 130 if dtype == torch.uint8 else masks}
+
+    def more_samples(self, dtype, device):
+        masks = [
+            self.sample(dtype, device)["masks"],
+            drawing(".##..", ".##.#", "....#"),  # a square before a line
+            drawing("##.##", "#...#", ".....", "#...#", "##.##"),  # four corners, alike
+            drawing("..#", "#..", "#..", "..#"),  # lengths 1, 2, 1
+            drawing("...##", "##...", "##.##"),  # the first in row-major order is not the first column by column
+            drawing("#####", "#...#", "#.#.#", "#...#", "#####"),  # an island in a hole
+            drawing("####", "#..#", "##.#"),  # a hole that opens below
+            drawing(".#.", "#.#", ".#."),  # a hole behind corners
+            drawing("###", "#.#", "#.#"),  # open at the border of the image
+            drawing("####"),
+            drawing("#", "#", ".", "#"),
+        ]
+        options = [{"keep": keep, "boundary": how} for keep in ("largest", "all") for how in ("edges", "pixels")]
+        return [{"masks": mask.to(device, dtype), **option} for mask in masks for option in options]
+
+    def empty(self, dtype, device):
+        shapes = [(0, 3, 3), (2, 0, 3), (2, 3, 0), (0, 0, 0), (2, 3, 4)]
+        return [{"masks": torch.zeros(shape, dtype=dtype, device=device)} for shape in shapes]
+
+
+def from_rle(counts: Tensor, offsets: Tensor, size: tuple[int, int], keep: str = "largest") -> Outlines:
+    return outlines_from_rle(RLE(counts, offsets, size), keep=keep)
+
+
+def from_decoded_rle(counts, offsets, size, keep="largest"):
+    masks = []
+    for begin, end in itertools.pairwise(offsets):
+        pixels = [k % 2 for k, count in enumerate(counts[begin:end]) for _ in range(count)]
+        masks.append(np.reshape(pixels, size[::-1]).T)
+    return reference.outlines_from_masks(masks, keep)
+
+
+class TestFromRle(FromTester):
+    function = from_rle
+    reference = from_decoded_rle
+    dtypes = (torch.int32,)
+    bad_inputs = (
+        Bad({"size": (20, 91)}, ValueError, ("outlines_from_rle", "instance 0", "20 * 91")),
+        Bad({"counts": torch.tensor([-1, 1801]).int(), "offsets": torch.tensor([0, 2])}, ValueError, ("negative",)),
+        Bad({"counts": torch.tensor([0, 1800]), "offsets": torch.tensor([0, 2])}, ValueError, ("counts", "int32")),
+        Bad({"offsets": torch.tensor([0, 3])}, ValueError, ("offsets", "0 to 3")),
+        Bad({"keep": "none"}, ValueError, ("keep", "'none'")),
+    )
+
+    def sample(self, dtype, device):
+        rle = RLE.from_masks(random_masks(6, 20, 90)).to(device)
+        return {"counts": rle.counts, "offsets": rle.offsets, "size": rle.size}
+
+    def more_samples(self, dtype, device):
+        counts = [[0, 6, 0, 6], [3, 0, 3, 0, 0, 6], [12], [0, 12], [1, 0, 0, 1, 0, 1, 9], [2, 3, 0, 0, 0, 5, 2]]
+        special = RLE.from_coco([{"size": [3, 4], "counts": each} for each in counts]).to(device)
+        samples = [self.sample(dtype, device)]
+        samples.append({"counts": special.counts, "offsets": special.offsets, "size": special.size})
+        return [{**sample, "keep": keep} for sample in samples for keep in ("largest", "all")]
+
+    def empty(self, dtype, device):
+        counts, offsets = torch.zeros(0, dtype=dtype, device=device), torch.zeros(1, dtype=torch.int64, device=device)
+        return [{"counts": counts, "offsets": offsets, "size": size} for size in [(3, 4), (0, 0), (3, 0)]]
+
+
+@pytest.mark.parametrize("keep", ["largest", "all"])
+def test_masks_and_rle_are_one(keep, device):
+    """Small random ones have every pattern of neighbours; wide ones cross the words of 64 pixels."""
+    for height, width in [(5, 5), (3, 130), (130, 3), (1, 64), (9, 65)]:
+        masks = random_masks(60, height, width, seed=height).to(device)
+        outlines = outlines_from_masks(masks, keep=keep)
+        assert_same(outlines, outlines_from_rle(RLE.from_masks(masks), keep=keep))
+        if keep == "all":
+            assert (outlines.areas() == masks.sum((1, 2))).all()
+            assert (outlines.boxes() == RLE.from_masks(masks).boxes()).all()
+
+
+def test_the_way_round_does_not_matter(device):
+    masks = random_masks(40, 9, 11, seed=3).to(device)
+    outlines = outlines_from_masks(masks, keep="all")
+    assert_same(outlines_from_masks(masks.flip(2), keep="all"), outlines.hflip(11))
+    assert_same(outlines_from_masks(masks.mT, keep="all"), outlines.affine([[0, 1, 0], [1, 0, 0]]))
+
+
+def test_largest_component_is_that_of_scipy():
+    for mask in random_masks(60, 15, 17, seed=4).numpy():
+        labels, count = scipy.ndimage.label(mask, np.ones((3, 3)))
+        filled = [scipy.ndimage.binary_fill_holes(labels == k + 1) for k in range(count)]
+        want = max(filled, key=np.sum, default=mask)
+        assert_same(outlines_from_masks(torch.from_numpy(mask[None])), outlines_from_masks(torch.tensor(want[None])))
+
+
+def test_border_pixels_are_the_contour_of_opencv():
+    for mask in random_masks(60, 15, 17, seed=5).numpy():
+        kept = np.zeros(mask.shape, np.uint8)
+        for i, j in reference.kept_pixels(mask, "largest"):
+            kept[i, j] = 1
+        contours, _ = cv2.findContours(kept, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+        want = {(x + 0.5, y + 0.5) for contour in contours for x, y in contour[:, 0].tolist()}
+        got = outlines_from_masks(torch.from_numpy(mask[None]), boundary="pixels").segments
+        assert (got[:, :2] == got[:, 2:]).all()
+        assert len(got) == len(want)
+        assert set(map(tuple, got[:, :2].tolist())) == want
+
+
+@pytest.mark.parametrize("name", ["targets_640x512_special", "targets_1280x768_g8"])
+def test_contours_and_centres_of_the_released_code(name):
+    golden = np.load(GOLDEN / f"{name}.npz")
+    height, width = golden["image_hw"]
+    masks = np.unpackbits(golden["gt_masks_packed"], axis=1)[:, : height * width].reshape(-1, height, width)
+    pixels = outlines_from_masks(torch.from_numpy(masks), boundary="pixels")
+    centroids = outlines_from_masks(torch.from_numpy(masks)).centroids().numpy()
+    ends = np.cumsum(golden["contour_len"])
+    for m, contour in enumerate(np.split(golden["contour_xy"], ends[:-1])):
+        got = pixels[m].segments[:, :2] - 0.5
+        assert set(map(tuple, got.tolist())) == set(map(tuple, contour.tolist()))
+        # Through the pixels' centres and truncated: half a pixel for each, and one for a shape that is thin.
+        assert np.abs(centroids[m] - 0.5 - golden["centers_xy"][m]).max() < 2
+
+
+@settings(deadline=None)
+@given(st.integers(0, 6), st.integers(0, 6), st.randoms(use_true_random=False))
+def test_tiny_masks(height, width, random):
+    masks = np.array([random.random() < 0.6 for _ in range(3 * height * width)], dtype=bool).reshape(3, height, width)
+    for keep in ("largest", "all"):
+        for boundary in ("edges", "pixels"):
+            got = outlines_from_masks(torch.from_numpy(masks), keep=keep, boundary=boundary)
+            want = reference.outlines_from_masks(masks, keep, boundary)
+            assert_same(got, Outlines(*map(torch.from_numpy, want)))
+
+
+class TestClip:
+    @pytest.mark.parametrize("dtype", GEOMETRY)
+    def test_areas_and_centroids_are_those_of_geos(self, dtype, device):
+        polygons = [[rings[0]] for rings in random_polygons(200, seed=2)]
+        outlines = outlines_from_polygons(polygons).to(device, dtype).scale(0.2, 0.2)
+        clipped = outlines.clip((100, 150))
+        image = shapely.box(0, 0, 150, 100)
+        segments, offsets = outlines.segments.cpu(), outlines.offsets.tolist()
+        for m, (begin, end) in enumerate(itertools.pairwise(offsets)):
+            shape = shapely.Polygon(segments[begin:end, :2].tolist())  # sides are in order, or backwards
+            if not shape.is_valid:
+                continue  # a wide gap between two angles: it crosses itself
+            want = shape.intersection(image)
+            # Crossings are rounded to the dtype, at coordinates up to 150 and sides up to 12.
+            tolerance = 1e-10 if dtype == torch.float64 else 3e-4
+            assert clipped.areas()[m].item() == pytest.approx(want.area, abs=tolerance)
+            if want.area > 1:
+                centroid = [want.centroid.x, want.centroid.y]
+                assert clipped.centroids()[m].tolist() == pytest.approx(centroid, abs=tolerance)
+
+    def test_pixels_are_those_of_the_cropped_mask(self, device):
+        masks = random_masks(40, 12, 14, seed=6).to(device)
+        outlines = outlines_from_masks(masks, keep="all").translate(-3, -2)
+        assert_same(outlines.clip((7, 6)), outlines_from_masks(masks[:, 2:9, 3:9].contiguous(), keep="all"))
+
+    def test_inside_nothing_changes(self, device):
+        outlines = outlines_from_masks(random_masks(20, 9, 11, seed=7).to(device), keep="all")
+        assert_same(outlines.clip((9, 11)), outlines)
+
+    def test_idempotent(self, device):
+        once = outlines_from_polygons(random_polygons(50), keep="all").to(device).clip((300, 400))
+        assert_same(once.clip((300, 400)), once)
+
+    def test_outside_nothing_is_left(self, device):
+        outlines = outlines_from_polygons([[SQUARE]]).to(device)
+        for dx, dy in [(-10, 0), (10, 0), (0, -10), (0, 10), (-10, 10), (-4, 0), (0, 8)]:
+            assert len(outlines.translate(dx, dy).clip((8, 8)).segments) == 0
+        for size in [(0, 8), (8, 0), (0, 0)]:
+            assert len(outlines.clip(size).segments) == 0
+
+    def test_around_the_image_its_border_is_left(self, device):
+        outlines = outlines_from_polygons([[[-9, -9, 20, -5, 30, 30, -7, 40]]]).to(device).clip((3, 5))
+        assert segment_sets(outlines) == [[(0, 0, 5, 0), (0, 3, 0, 0), (5, 0, 5, 3), (5, 3, 0, 3)]]
+
+    def test_two_prongs_leave_no_border_between_them(self, device):
+        prongs = [-5, 0, 4, 0, 4, 1, -3, 1, -3, 3, 4, 3, 4, 4, -5, 4]
+        clipped = outlines_from_polygons([[prongs]]).to(device).clip((8, 8))
+        want = outlines_from_polygons([[[0, 0, 4, 0, 4, 1, 0, 1], [0, 3, 4, 3, 4, 4, 0, 4]]], keep="all")
+        assert_same(clipped, want.to(device))
+
+    def test_points_stay_or_go(self, device):
+        x = torch.tensor([-0.5, 0.0, 0.5, 8.0, 8.5], device=device)
+        points = torch.stack([x, x, x, x], 1)
+        clipped = Outlines(points, torch.tensor([0, 5], device=device)).clip((8, 8))
+        assert clipped.segments.tolist() == points[1:4].tolist()
+
+    @settings(deadline=None)
+    @given(st.lists(st.lists(st.tuples(HOSTILE, HOSTILE), min_size=2, max_size=6), max_size=4))
+    def test_hostile(self, rings):
+        rows = [(*a, *b) for ring in rings for a, b in itertools.pairwise([*ring, ring[0]])]
+        for dtype in GEOMETRY:
+            outlines = Outlines(torch.tensor(rows, dtype=dtype).reshape(-1, 4), torch.tensor([0, len(rows)]))
+            clipped = outlines.clip((5, 6)).segments
+            finite = clipped[clipped.isfinite().all(1)]
+            assert (finite >= 0).all()
+            assert (finite <= torch.tensor([6, 5, 6, 5])).all()
+            assert (len(finite) < len(clipped)) == (not outlines.segments.isfinite().all())
+
+    def test_bad_input_and_opcheck(self, device):
+        outlines = outlines_of(device=device)
+        for size in [(3,), (-1, 4), (2**16, 2**16)]:
+            with pytest.raises(ValueError, match=r"Outlines.clip: expected size"):
+                outlines.clip(size)
+        torch.library.opcheck(torch.ops.polarmask.outlines_clip, (outlines.segments, outlines.offsets, 90, 100))
 
 
 def test_rings_as_lists_arrays_and_tensors():
@@ -176,6 +414,7 @@ def test_rings_as_lists_arrays_and_tensors():
     assert not outlines_from_polygons([[torch.tensor(flat, requires_grad=True)]]).segments.requires_grad
 
 
+@settings(deadline=None)
 @given(st.lists(st.lists(st.lists(HOSTILE, max_size=6).map(lambda x: x + x[::-1]), max_size=3), max_size=3))
 def test_hostile_polygons(polygons):
     for keep in ("largest", "all"):
@@ -185,6 +424,7 @@ def test_hostile_polygons(polygons):
         assert (outlines.areas() >= 0).all()
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(HOSTILE, HOSTILE, HOSTILE, HOSTILE), max_size=8))
 def test_hostile_segments(rows):
     segments = torch.tensor(rows, dtype=torch.float32).reshape(-1, 4)

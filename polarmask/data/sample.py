@@ -83,4 +83,3 @@ def warp(sample: Sample, matrix: np.ndarray, size: tuple[int, int]) -> Sample:
     grid = source * torch.tensor([2 / width, 2 / height]) - 1
     image = F.grid_sample(sample.image[None], grid[None], align_corners=False)[0]
     return replace(sample, image=image, outlines=sample.outlines.affine(torch.from_numpy(matrix[:2])))
-

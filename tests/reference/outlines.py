@@ -58,3 +58,67 @@ def outlines_from_polygons(polygons: list, keep: str = "largest") -> tuple[np.nd
         segments += rows
         lengths.append(len(rows))
     return np.array(segments, dtype=np.float64).reshape(-1, 4), np.cumsum(lengths)
+
+
+def neighbours(i: int, j: int, corners: bool) -> list[tuple[int, int]]:
+    steps = [(1, 0), (-1, 0), (0, 1), (0, -1)] + ([(1, 1), (1, -1), (-1, 1), (-1, -1)] if corners else [])
+    return [(i + di, j + dj) for di, dj in steps]
+
+
+def flood(pixels: set, start: tuple[int, int], corners: bool) -> set:
+    """The connected part of the pixels around one of them."""
+    found, border = {start}, [start]
+    while border:
+        for pixel in neighbours(*border.pop(), corners):
+            if pixel in pixels and pixel not in found:
+                found.add(pixel)
+                border.append(pixel)
+    return found
+
+
+def kept_pixels(mask: np.ndarray, keep: str) -> set:
+    height, width = mask.shape
+    left = {(i, j) for i in range(height) for j in range(width) if mask[i, j]}
+    if keep == "all":
+        return left
+    frame = {(i, j) for i in range(-1, height + 1) for j in range(-1, width + 1)}
+    best: set = set()
+    while left:
+        component = flood(left, min(left), corners=True)
+        left -= component
+        filled = frame - flood(frame - component, (-1, -1), corners=False)
+        if len(filled) > len(best):
+            best = filled
+    return best
+
+
+def straight_on(sides: set) -> list:
+    """Unit sides ((x, y), (dx, dy)) joined as long as they go straight on: x0, y0, x1, y1."""
+    segments = []
+    for (x, y), (dx, dy) in sides:
+        if ((x - dx, y - dy), (dx, dy)) in sides:
+            continue  # not the first
+        length = 1
+        while ((x + length * dx, y + length * dy), (dx, dy)) in sides:
+            length += 1
+        segments.append((x, y, x + length * dx, y + length * dy))
+    return segments
+
+
+def outlines_from_masks(masks: np.ndarray, keep: str = "largest", boundary: str = "edges") -> tuple:
+    segments, lengths = [], [0]
+    for mask in masks:
+        pixels = kept_pixels(mask, keep)
+        sides = set()  # clockwise on the screen around every pixel, where there is no neighbour
+        for i, j in pixels:
+            sides |= {((j, i), (1, 0))} if (i - 1, j) not in pixels else set()
+            sides |= {((j + 1, i), (0, 1))} if (i, j + 1) not in pixels else set()
+            sides |= {((j + 1, i + 1), (-1, 0))} if (i + 1, j) not in pixels else set()
+            sides |= {((j, i + 1), (0, -1))} if (i, j - 1) not in pixels else set()
+        rows = straight_on(sides)
+        if boundary == "pixels":
+            border = [pixel for pixel in pixels if not pixels.issuperset(neighbours(*pixel, corners=False))]
+            rows = [(j + 0.5, i + 0.5, j + 0.5, i + 0.5) for i, j in border]
+        segments += rows
+        lengths.append(len(rows))
+    return np.array(segments, dtype=np.float64).reshape(-1, 4), np.cumsum(lengths)

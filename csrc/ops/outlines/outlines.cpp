@@ -1,12 +1,19 @@
 #include "outlines.h"
 
+#include <algorithm>
+#include <array>
 #include <limits>
 #include <tuple>
+#include <type_traits>
 #include <utility>
 #include <vector>
 
 #include "../../common/check.h"
+#include "../../common/ragged.h"
+#include "../../common/rle.h"
 #include "../../common/torch.h"
+#include "clip.h"
+#include "pixels.h"
 
 namespace polarmask {
 namespace {
@@ -15,17 +22,21 @@ using OutlinesTensors = std::tuple<Tensor, Tensor>;  // segments (S, 4), offsets
 
 constexpr int64_t kOutlinesPerTask = 16;  // of some 100 segments, a few ns each: above the cost of handing out a task
 
+template <class T>
+using Segment = std::array<T, 4>;  // x0, y0, x1, y1
+
+// make_worker() gives each thread its own append(m, segments), with its own scratch memory.
+template <class T, class MakeWorker>
+OutlinesTensors build_outlines(int64_t count, const Tensor& like, int64_t per_task, MakeWorker&& make_worker) {
+  constexpr auto kDtype = std::is_same_v<T, double> ? ScalarType::Double : ScalarType::Float;
+  return build_ragged<Segment<T>, T>(count, like, kDtype, make_worker, per_task);
+}
+
 template <class Body>
 void for_each(int64_t count, int64_t per_task, Body&& body) {
   parallel_for(0, count, per_task, [&](int64_t begin, int64_t end) {
     for (int64_t m = begin; m < end; ++m) body(m);
   });
-}
-
-// Lengths, written at offsets[1 …], become offsets.
-void scan(int64_t* offsets, int64_t count) {
-  offsets[0] = 0;
-  for (int64_t m = 0; m < count; ++m) offsets[m + 1] += offsets[m];
 }
 
 template <class T>
@@ -103,41 +114,127 @@ Tensor outlines_boxes(const Tensor& segments_in, const Tensor& offsets_in) {
 }
 
 template <class T>
-OutlinesTensors from_polygons_cpu(const Polygons<T>& p, const Tensor& vertices, const Tensor& polygon_offsets,
-                                  bool largest) {
-  // The signed area of each ring that goes into the outline, 0 for the rest; then the number of segments.
-  std::vector<double> areas(p.num_rings);
-  Tensor offsets = torch::stable::new_empty(polygon_offsets, {p.count + 1});
-  int64_t* const at = offsets.template mutable_data_ptr<int64_t>();
-  for_each(p.count, kOutlinesPerTask, [&](int64_t m) {
-    const int64_t begin = p.polygon_offsets[m], end = p.polygon_offsets[m + 1];
-    int64_t best = begin;
-    for (int64_t k = begin; k < end; ++k) {
-      areas[k] = p.ring_area(k);
-      if (absolute(areas[k]) > absolute(areas[best])) best = k;
-    }
-    at[m + 1] = 0;
-    for (int64_t k = begin; k < end; ++k) {
-      if (largest && k != best) areas[k] = 0;
-      if (areas[k] != 0) p.for_each_side(k, [&](const T*, const T*) { ++at[m + 1]; });
-    }
+OutlinesTensors from_polygons_cpu(const Polygons<T>& p, const Tensor& vertices, bool largest) {
+  return build_outlines<T>(p.count, vertices, kOutlinesPerTask, [&] {
+    return [&](int64_t m, std::vector<Segment<T>>& segments) {
+      const auto add = [&](int64_t ring, double area) {
+        p.for_each_side(ring, [&](const T* a, const T* b) {
+          if (area < 0) std::swap(a, b);
+          segments.push_back({a[0], a[1], b[0], b[1]});
+        });
+      };
+      int64_t best = 0;
+      double best_area = 0;
+      for (int64_t ring = p.polygon_offsets[m]; ring < p.polygon_offsets[m + 1]; ++ring) {
+        const double area = p.ring_area(ring);
+        if (!largest && area != 0) add(ring, area);
+        if (absolute(area) > absolute(best_area)) best = ring, best_area = area;
+      }
+      if (largest && best_area != 0) add(best, best_area);
+    };
   });
-  scan(at, p.count);
+}
 
-  Tensor segments = torch::stable::new_empty(vertices, {at[p.count], 4});
-  T* const data = segments.template mutable_data_ptr<T>();
-  for_each(p.count, kOutlinesPerTask, [&](int64_t m) {
-    T* out = data + 4 * at[m];
-    for (int64_t k = p.polygon_offsets[m]; k < p.polygon_offsets[m + 1]; ++k) {
-      if (areas[k] == 0) continue;
-      p.for_each_side(k, [&](const T* a, const T* b) {
-        if (areas[k] < 0) std::swap(a, b);
-        out[0] = a[0], out[1] = a[1], out[2] = b[0], out[3] = b[1];
-        out += 4;
+// What is made of the pixels of an instance.
+struct PixelOptions {
+  bool largest;  // only the largest component, its holes filled
+  bool border;   // the border pixels' centres in place of the sides
+};
+
+// The lines of `shape` are columns or rows.
+class PixelTracer {
+ public:
+  PixelTracer(bool columns, PixelOptions options) : columns_(columns), options_(options) {}
+
+  void append(const Runs& shape, std::vector<Segment<float>>& segments) {
+    if (options_.largest) components_.find(shape, columns_, kept_);
+    const Runs& kept = options_.largest ? kept_ : shape;
+    const auto add = [&](auto along0, auto line0, auto along1, auto line1) {
+      const auto x0 = static_cast<float>(along0), y0 = static_cast<float>(line0);
+      const auto x1 = static_cast<float>(along1), y1 = static_cast<float>(line1);
+      segments.push_back(columns_ ? Segment<float>{y1, x1, y0, x0} : Segment<float>{x0, y0, x1, y1});
+    };
+    if (options_.border)
+      border_pixels(kept, [&](int64_t x, int64_t line) {
+        const double along = static_cast<double>(x) + 0.5, across = static_cast<double>(line) + 0.5;
+        add(along, across, along, across);
       });
-    }
+    else
+      edges_.trace(kept, add);
+  }
+
+ private:
+  bool columns_;
+  PixelOptions options_;
+  LargestComponent components_;
+  Runs kept_;
+  EdgeTracer edges_;
+};
+
+// -> segments (S, 4), offsets (M + 1,)
+OutlinesTensors outlines_from_masks(const Tensor& masks_in, bool largest, bool border) {
+  const char* op = "outlines_from_masks";
+  check_dim(op, "masks", masks_in, 3, "(M, H, W)");
+  const auto dtype = masks_in.scalar_type();
+  check(dtype == ScalarType::Bool || dtype == ScalarType::Byte, op, ": expected masks of dtype bool or uint8");
+  const auto [height, width] = checked_size(op, masks_in.size(1), masks_in.size(2));
+  if (masks_in.is_cuda()) no_cuda_kernel(op);
+  const Tensor masks = torch::stable::contiguous(masks_in);
+  const auto* pixels = static_cast<const uint8_t*>(masks.const_data_ptr());
+  return build_outlines<float>(masks.size(0), masks, 1, [&, height = height, width = width] {
+    return [=, tracer = PixelTracer(false, {largest, border}), shape = Runs()](
+               int64_t m, std::vector<Segment<float>>& segments) mutable {
+      shape.clear();
+      for (int64_t row = 0; row < height; ++row) shape.add_row(row, pixels + (m * height + row) * width, width);
+      tracer.append(shape, segments);
+    };
   });
-  return {segments, offsets};
+}
+
+// -> segments (S, 4), offsets (M + 1,)
+OutlinesTensors outlines_from_rle(const Tensor& counts_in, const Tensor& offsets_in, int64_t height_in,
+                                  int64_t width_in, bool largest) {
+  const char* op = "outlines_from_rle";
+  const ImageSize size = checked_size(op, height_in, width_in);
+  const Tensor counts = torch::stable::contiguous(counts_in), offsets = torch::stable::contiguous(offsets_in);
+  const auto rle = checked_runs(op, counts, offsets, size);
+  return build_outlines<float>(rle.size, counts, kOutlinesPerTask, [&] {
+    return [=, tracer = PixelTracer(true, {largest, false}), shape = Runs()](
+               int64_t m, std::vector<Segment<float>>& segments) mutable {
+      shape.clear();
+      visit_runs(rle.row(m), rle.length(m), [&](int64_t begin, int64_t end) {
+        for (int64_t column = begin / size.height; begin < end; ++column) {
+          const int64_t top = column * size.height, stop = std::min(end, top + size.height);
+          shape.add(column, static_cast<int32_t>(begin - top), static_cast<int32_t>(stop - top));
+          begin = stop;
+        }
+      });
+      tracer.append(shape, segments);
+    };
+  });
+}
+
+// -> segments (S, 4), offsets (M + 1,)
+OutlinesTensors outlines_clip(const Tensor& segments_in, const Tensor& offsets_in, int64_t height_in,
+                              int64_t width_in) {
+  const char* op = "outlines_clip";
+  const auto [height, width] = checked_size(op, height_in, width_in);
+  const Tensor segments = torch::stable::contiguous(segments_in), offsets = torch::stable::contiguous(offsets_in);
+  check_outlines(op, segments, offsets);
+  if (segments.is_cuda()) no_cuda_kernel(op);
+  const int64_t* at = offsets.const_data_ptr<int64_t>();
+  return dispatch_float(segments.scalar_type(), [&, height = height, width = width]<class T>() {
+    const T* data = segments.const_data_ptr<T>();
+    return build_outlines<T>(offsets.size(0) - 1, segments, kOutlinesPerTask, [&] {
+      return [=, clipper = Clipper(static_cast<double>(width), static_cast<double>(height))](
+                 int64_t m, std::vector<Segment<T>>& clipped) mutable {
+        clipper.clip(data + 4 * at[m], at[m + 1] - at[m], [&](Point a, Point b) {
+          clipped.push_back(
+              {static_cast<T>(a.at[0]), static_cast<T>(a.at[1]), static_cast<T>(b.at[0]), static_cast<T>(b.at[1])});
+        });
+      };
+    });
+  });
 }
 
 // -> segments (S, 4), offsets (M + 1,)
@@ -160,10 +257,9 @@ OutlinesTensors outlines_from_polygons(const Tensor& vertices_in, const Tensor& 
         .vertices = vertices.const_data_ptr<T>(),
         .ring_offsets = ring_offsets.const_data_ptr<int64_t>(),
         .polygon_offsets = polygon_offsets.const_data_ptr<int64_t>(),
-        .num_rings = ring_offsets.size(0) - 1,
         .count = polygon_offsets.size(0) - 1,
     };
-    return from_polygons_cpu(params, vertices, polygon_offsets, largest);
+    return from_polygons_cpu(params, vertices, largest);
   });
 }
 
@@ -174,6 +270,11 @@ STABLE_TORCH_LIBRARY_FRAGMENT(polarmask, m) {
   m.set_python_module("polarmask_ops.outlines");
   m.def("outlines_moments(Tensor segments, Tensor offsets) -> (Tensor, Tensor)");
   m.def("outlines_boxes(Tensor segments, Tensor offsets) -> Tensor");
+  m.def("outlines_clip(Tensor segments, Tensor offsets, SymInt height, SymInt width) -> (Tensor, Tensor)");
+  m.def("outlines_from_masks(Tensor masks, bool largest, bool border) -> (Tensor, Tensor)");
+  m.def(
+      "outlines_from_rle(Tensor counts, Tensor offsets, SymInt height, SymInt width, bool largest) "
+      "-> (Tensor, Tensor)");
   m.def(
       "outlines_from_polygons(Tensor vertices, Tensor ring_offsets, Tensor polygon_offsets, bool largest) "
       "-> (Tensor, Tensor)");
@@ -183,6 +284,9 @@ STABLE_TORCH_LIBRARY_FRAGMENT(polarmask, m) {
   STABLE_TORCH_LIBRARY_IMPL(polarmask, device, m) {                                  \
     m.impl("outlines_moments", TORCH_BOX(&polarmask::outlines_moments));             \
     m.impl("outlines_boxes", TORCH_BOX(&polarmask::outlines_boxes));                 \
+    m.impl("outlines_clip", TORCH_BOX(&polarmask::outlines_clip));                   \
+    m.impl("outlines_from_masks", TORCH_BOX(&polarmask::outlines_from_masks));       \
+    m.impl("outlines_from_rle", TORCH_BOX(&polarmask::outlines_from_rle));           \
     m.impl("outlines_from_polygons", TORCH_BOX(&polarmask::outlines_from_polygons)); \
   }
 POLARMASK_IMPLEMENT(CPU)

@@ -103,7 +103,6 @@ struct Polygons {
   const T* vertices;               // [V, 2] pixels: x, y, contiguous
   const int64_t* ring_offsets;     // [K + 1] ring k has the vertices ring_offsets[k] … ring_offsets[k + 1] − 1
   const int64_t* polygon_offsets;  // [M + 1] instance m has the rings polygon_offsets[m] … polygon_offsets[m + 1] − 1
-  int64_t num_rings;               // K
   int64_t count;                   // M
 
   PM_HD int64_t num_vertices(int64_t ring) const { return ring_offsets[ring + 1] - ring_offsets[ring]; }

@@ -6,8 +6,8 @@
 #include <vector>
 
 #include "../../common/check.h"
+#include "../../common/ragged.h"
 #include "../../common/torch.h"
-#include "ragged.h"
 #include "runs.h"
 
 namespace polarmask {

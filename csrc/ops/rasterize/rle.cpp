@@ -6,32 +6,15 @@
 #include <vector>
 
 #include "../../common/check.h"
+#include "../../common/ragged.h"
+#include "../../common/rle.h"
 #include "../../common/torch.h"
-#include "ragged.h"
 #include "runs.h"
 
 namespace polarmask {
 namespace {
 
 constexpr int64_t kInstancesPerTask = 64;  // of a few hundred counts: some 10 µs
-
-// Whether the counts are not negative and sum to the image, so that every run lies in it.
-bool fits(const int32_t* counts, int64_t num_counts, int64_t area) {
-  int64_t sum = 0;
-  for (int64_t k = 0; k < num_counts; ++k) {
-    if (counts[k] < 0) return false;
-    sum += counts[k];
-  }
-  return sum == area;
-}
-
-Ragged<int32_t> checked_runs(const char* op, const Tensor& counts, const Tensor& offsets, ImageSize size) {
-  const auto runs = ragged<int32_t>(op, "counts", counts, offsets);
-  for (int64_t n = 0; n < runs.size; ++n)
-    check(fits(runs.row(n), runs.length(n), size.height * size.width), op, ": expected the counts of instance ", n,
-          " not to be negative and to sum to ", size.height, " * ", size.width);
-  return runs;
-}
 
 std::tuple<Tensor, Tensor> masks_to_rle(const Tensor& masks_in) {
   constexpr auto op = "masks_to_rle";

@@ -46,14 +46,4 @@ PM_HD int64_t decode_counts(const uint8_t* string, int64_t length, int64_t area,
   return chars == 0 ? num_counts : -1;
 }
 
-// Calls visit(begin, end) for the runs of ones of counts [num_counts], in pixels counted column by column.
-template <class Visit>
-PM_HD void visit_runs(const int32_t* counts, int64_t num_counts, Visit&& visit) {
-  int64_t pixel = 0;
-  for (int64_t k = 0; k < num_counts; ++k) {
-    if (k % 2 == 1 && counts[k] > 0) visit(pixel, pixel + counts[k]);
-    pixel += counts[k];
-  }
-}
-
 }  // namespace polarmask

@@ -4,10 +4,12 @@
 #include <algorithm>
 #include <numeric>
 #include <tuple>
+#include <type_traits>
 #include <vector>
 
-#include "../../common/check.h"
-#include "../../common/torch.h"
+#include "check.h"
+#include "rle.h"
+#include "torch.h"
 
 namespace polarmask {
 
@@ -33,10 +35,22 @@ Ragged<T> ragged(const char* op, const char* name, const Tensor& data, const Ten
   return {data.const_data_ptr<T>(), offsets.const_data_ptr<int64_t>(), offsets.size(0) - 1};
 }
 
+// The tensors of polarmask_ops.RLE, which the caller keeps contiguous.
+inline Ragged<int32_t> checked_runs(const char* op, const Tensor& counts, const Tensor& offsets, ImageSize size) {
+  check(counts.scalar_type() == ScalarType::Int, op, ": expected counts of dtype int32");
+  const auto runs = ragged<int32_t>(op, "counts", counts, offsets);
+  for (int64_t n = 0; n < runs.size; ++n)
+    check(fits(runs.row(n), runs.length(n), size.height * size.width), op, ": expected the counts of instance ", n,
+          " not to be negative and to sum to ", size.height, " * ", size.width);
+  return runs;
+}
+
 // Data and offsets of `size` rows. make_worker() gives each thread its own append(n, row), with its own scratch memory.
-template <class T, class MakeWorker>
-std::tuple<Tensor, Tensor> build_ragged(int64_t size, const Tensor& like, ScalarType dtype, MakeWorker&& make_worker) {
-  const int64_t num_tasks = ceil_div(size, kRowsPerRaggedTask);
+// A row has elements of type T: numbers, or arrays of them, which then are the second dimension of the data.
+template <class T, class Number = T, class MakeWorker>
+std::tuple<Tensor, Tensor> build_ragged(int64_t size, const Tensor& like, ScalarType dtype, MakeWorker&& make_worker,
+                                        int64_t rows_per_task = kRowsPerRaggedTask) {
+  const int64_t num_tasks = ceil_div(size, rows_per_task);
   std::vector<std::vector<T>> parts(num_tasks);
   const Tensor offsets_out = torch::stable::new_empty(like, {size + 1}, ScalarType::Long);
   auto* offsets = offsets_out.mutable_data_ptr<int64_t>();
@@ -45,7 +59,7 @@ std::tuple<Tensor, Tensor> build_ragged(int64_t size, const Tensor& like, Scalar
     auto append = make_worker();
     for (int64_t task = first; task < last; ++task) {
       auto& part = parts[task];
-      for (int64_t n = task * kRowsPerRaggedTask; n < std::min(size, (task + 1) * kRowsPerRaggedTask); ++n) {
+      for (int64_t n = task * rows_per_task; n < std::min(size, (task + 1) * rows_per_task); ++n) {
         const size_t before = part.size();
         append(n, part);
         offsets[n + 1] = static_cast<int64_t>(part.size() - before);
@@ -53,8 +67,11 @@ std::tuple<Tensor, Tensor> build_ragged(int64_t size, const Tensor& like, Scalar
     }
   });
   std::partial_sum(offsets, offsets + size + 1, offsets);
-  const Tensor data_out = torch::stable::new_empty(like, {offsets[size]}, dtype);
-  auto* data = data_out.mutable_data_ptr<T>();
+  constexpr int64_t kWidth = sizeof(T) / sizeof(Number);
+  const int64_t total = offsets[size];
+  const Tensor data_out = std::is_same_v<T, Number> ? torch::stable::new_empty(like, {total}, dtype)
+                                                    : torch::stable::new_empty(like, {total, kWidth}, dtype);
+  auto* data = reinterpret_cast<T*>(data_out.mutable_data_ptr<Number>());
   for (const auto& part : parts) data = std::copy(part.begin(), part.end(), data);
   return {data_out, offsets_out};
 }
