@@ -33,3 +33,9 @@ def select(name: str, offsets: Tensor, index: Index) -> tuple[Tensor, Tensor]:
     selected = from_lengths(lengths)
     shifts = torch.repeat_interleave(offsets[rows] - selected[:-1], lengths)
     return torch.arange(shifts.shape[0], device=offsets.device) + shifts, selected
+
+
+def fake(like: Tensor, rows: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Data of a length that depends on values, and offsets: for the fakes of ops that make them."""
+    length = torch.library.get_ctx().new_dynamic_size()
+    return like.new_empty(length, dtype=dtype), like.new_empty(rows + 1, dtype=torch.int64)

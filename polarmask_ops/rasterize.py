@@ -14,9 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from . import _arguments, _vmap
+from . import _arguments, _ragged, _vmap
 from .outlines import Outlines, checked
-from .rle import RLE, fake_ragged
+from .rle import RLE
 
 _RULES = ("center", "coco")
 
@@ -457,7 +457,7 @@ def _polygons_to_masks(polygons: Tensor, height: int, width: int) -> Tensor:
 
 @torch.library.register_fake("polarmask::polygons_to_rle")
 def _polygons_to_rle(polygons: Tensor, height: int, width: int, coco: bool) -> tuple[Tensor, Tensor]:
-    return fake_ragged(polygons, polygons.shape[0], torch.int32)
+    return _ragged.fake(polygons, polygons.shape[0], torch.int32)
 
 
 @torch.library.register_fake("polarmask::polygons_to_labels")
@@ -474,7 +474,7 @@ def _rays_to_masks(centers: Tensor, rays: Tensor, scale: Tensor | None, height: 
 def _rays_to_rle(
     centers: Tensor, rays: Tensor, scale: Tensor | None, height: int, width: int, coco: bool
 ) -> tuple[Tensor, Tensor]:
-    return fake_ragged(rays, rays.shape[0], torch.int32)
+    return _ragged.fake(rays, rays.shape[0], torch.int32)
 
 
 @torch.library.register_fake("polarmask::rays_to_labels")
@@ -491,7 +491,7 @@ def _outlines_to_masks(segments: Tensor, offsets: Tensor, height: int, width: in
 
 @torch.library.register_fake("polarmask::outlines_to_rle")
 def _outlines_to_rle(segments: Tensor, offsets: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:
-    return fake_ragged(segments, offsets.shape[0] - 1, torch.int32)
+    return _ragged.fake(segments, offsets.shape[0] - 1, torch.int32)
 
 
 @torch.library.register_fake("polarmask::outlines_to_labels")

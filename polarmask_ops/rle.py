@@ -190,25 +190,19 @@ def _compressed(op: str, n: int, counts: Any) -> bytes:
     return bytes(strings.numpy().tobytes())
 
 
-def fake_ragged(like: Tensor, rows: int | torch.SymInt, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """Data of unknown length and offsets, for the fakes of ops that make them."""
-    length = torch.library.get_ctx().new_dynamic_size()
-    return like.new_empty(length, dtype=dtype), like.new_empty(rows + 1, dtype=torch.int64)
-
-
 @torch.library.register_fake("polarmask::masks_to_rle")
 def _masks_to_rle(masks: Tensor) -> tuple[Tensor, Tensor]:
-    return fake_ragged(masks, masks.shape[0], torch.int32)
+    return _ragged.fake(masks, masks.shape[0], torch.int32)
 
 
 @torch.library.register_fake("polarmask::rle_to_strings")
 def _rle_to_strings(counts: Tensor, offsets: Tensor) -> tuple[Tensor, Tensor]:
-    return fake_ragged(counts, offsets.shape[0] - 1, torch.uint8)
+    return _ragged.fake(counts, offsets.shape[0] - 1, torch.uint8)
 
 
 @torch.library.register_fake("polarmask::rle_from_strings")
 def _rle_from_strings(strings: Tensor, offsets: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:
-    return fake_ragged(strings, offsets.shape[0] - 1, torch.int32)
+    return _ragged.fake(strings, offsets.shape[0] - 1, torch.int32)
 
 
 @torch.library.register_fake("polarmask::rle_to_masks")

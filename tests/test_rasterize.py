@@ -389,6 +389,16 @@ def test_compile_of_unknown_length(rule):
         assert compiled(polygons) == polygons_to_rle(polygons, SIZE, rule=rule)
 
 
+def test_export_of_unknown_length(tmp_path):
+    class Module(torch.nn.Module):
+        def forward(self, polygons):
+            return polygons_to_rle(polygons, SIZE)
+
+    polygons = random_polygons(torch.float32, "cpu")
+    torch.export.save(torch.export.export(Module(), (polygons,)), tmp_path / "module.pt2")
+    assert torch.export.load(tmp_path / "module.pt2").module()(polygons) == polygons_to_rle(polygons, SIZE)
+
+
 # ---- Peers ----
 
 
