@@ -296,6 +296,7 @@ class TestEncodeTargets(OpTester):
         Bad({"regress_ranges": FCOS_RANGES}, ValueError, ("regress_ranges", "2, 2 and 5")),
         Bad({"regress_ranges": [(0, 1, 2), (3,)]}, ValueError, ("regress_ranges", "pairs", "(0, 1, 2)")),
         Bad({"level_shapes": [(-1, 2), (5, 6)]}, ValueError, ("level_shapes", "not negative", "(-1, 2)")),
+        Bad({"level_shapes": [(2**40, 2**40), (5, 6)]}, ValueError, ("level_shapes", "2**31", "1099511627776")),
         Bad({"strides": [8, 0]}, ValueError, ("strides", "above 0", "0")),
         Bad({"boxes": torch.rand(7, 5)}, ValueError, ("boxes", "(M, 4)", "(7, 5)")),
         Bad({"boxes": torch.ones(7, 4, dtype=torch.int64)}, TypeError, ("boxes", "floating-point", "int64")),

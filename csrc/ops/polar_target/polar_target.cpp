@@ -283,7 +283,8 @@ std::vector<Level> levels_of(const char* op, const std::vector<int64_t>& shapes,
   int64_t points = 0;
   for (size_t k = 0; k < strides.size(); ++k) {
     const int64_t height = shapes[2 * k], width = shapes[2 * k + 1];
-    check(height >= 0 && width >= 0, op, ": expected level_shapes not negative, got (", height, ", ", width, ")");
+    check(height >= 0 && width >= 0 && (width == 0 || height <= INT32_MAX / width), op,
+          ": expected level_shapes not negative, with fewer than 2**31 points, got (", height, ", ", width, ")");
     check(strides[k] > 0, op, ": expected strides above 0, got ", strides[k]);
     levels.push_back({.height = height,
                       .width = width,
