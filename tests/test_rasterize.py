@@ -15,6 +15,7 @@ from polarmask_ops import (
     _C,
     RLE,
     Outlines,
+    outlines_from_masks,
     outlines_to_labels,
     outlines_to_masks,
     outlines_to_rle,
@@ -299,6 +300,12 @@ def test_outlines_of_polygons_are_the_polygons():
     segments = torch.cat([polygons, polygons.roll(-1, 1)], 2).flatten(0, 1)
     outlines = Outlines(segments[torch.cat([torch.randperm(7) + 7 * n for n in range(12)])], torch.arange(13) * 7)
     assert torch.equal(outlines_to_masks(outlines, SIZE), polygons_to_masks(polygons, SIZE))
+
+
+def test_outlines_of_masks_are_the_masks():
+    masks = torch.rand(20, *SIZE) < torch.linspace(0, 1, 20)[:, None, None]
+    outlines = outlines_from_masks(masks, keep="all")
+    assert torch.equal(same_everywhere((outlines,), SIZE, outlines_to_masks, outlines_to_rle, outlines_to_labels), masks)
 
 
 def test_shapes_that_share_edges_leave_neither_gap_nor_overlap():
