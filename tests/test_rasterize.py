@@ -305,7 +305,8 @@ def test_outlines_of_polygons_are_the_polygons():
 def test_outlines_of_masks_are_the_masks():
     masks = torch.rand(20, *SIZE) < torch.linspace(0, 1, 20)[:, None, None]
     outlines = outlines_from_masks(masks, keep="all")
-    assert torch.equal(same_everywhere((outlines,), SIZE, outlines_to_masks, outlines_to_rle, outlines_to_labels), masks)
+    drawn = same_everywhere((outlines,), SIZE, outlines_to_masks, outlines_to_rle, outlines_to_labels)
+    assert torch.equal(drawn, masks)
 
 
 def test_shapes_that_share_edges_leave_neither_gap_nor_overlap():
