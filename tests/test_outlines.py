@@ -542,13 +542,36 @@ def test_torch_export():
     torch.testing.assert_close(program.module()(other), Centroids()(other), rtol=0, atol=0)
 
 
+def test_export_from_masks_to_centroids():
+    class Centroids(torch.nn.Module):
+        def forward(self, masks: Tensor) -> Tensor:
+            return outlines_from_masks(masks).translate(-2, -2).clip((9, 9)).centroids()
+
+    masks = random_masks(5, 13, 14)
+    program = torch.export.export(Centroids(), (masks,), dynamic_shapes=[{0: torch.export.Dim("count", min=2)}])
+    other = random_masks(9, 13, 14, seed=8)
+    torch.testing.assert_close(program.module()(other), Centroids()(other), rtol=0, atol=0, equal_nan=True)
+
+
 def test_vmap():
     outlines = outlines_of()
     batch = torch.stack([outlines.segments, outlines.scale(2, 2).segments])
     got = torch.vmap(lambda segments: Outlines(segments, outlines.offsets).areas())(batch)
     torch.testing.assert_close(got, torch.stack([outlines.areas(), 4 * outlines.areas()]))
-    with pytest.raises(RuntimeError, match=r"outlines_from_polygons.*vmap"):
-        torch.vmap(lambda ring: outlines_from_polygons([[ring]]).segments)(torch.rand(2, 4, 2))
+
+
+@pytest.mark.parametrize(
+    ("function", "batch"),
+    [
+        (lambda ring: outlines_from_polygons([[ring]]), torch.rand(2, 4, 2)),
+        (lambda masks: outlines_from_masks(masks), torch.ones(2, 3, 4, 4, dtype=torch.bool)),
+        (lambda counts: from_rle(counts, torch.tensor([0, 2]), (2, 2)), torch.ones(2, 2, dtype=torch.int32)),
+        (lambda segments: Outlines(segments, torch.tensor([0, 5])).clip((4, 4)), torch.rand(2, 5, 4)),
+    ],
+)
+def test_vmap_is_refused_where_lengths_depend_on_the_data(function, batch):
+    with pytest.raises(RuntimeError, match=r"outlines_\w+: vmap is not possible"):
+        torch.vmap(lambda one: function(one).segments)(batch)
 
 
 def test_gradients_stop():

@@ -1,0 +1,102 @@
+#include <cmath>
+#include <limits>
+#include <random>
+#include <vector>
+
+#include "check.h"
+#include "ops/outlines/clip.h"
+#include "ops/outlines/outlines.h"
+#include "ops/outlines/pixels.h"
+
+using namespace polarmask;
+
+namespace {
+
+using Segments = std::vector<double>;  // x0, y0, x1, y1, …
+
+double area(const Segments& segments) {
+  const auto count = static_cast<int64_t>(segments.size() / 4);
+  return count > 0 ? all_sums<AreaSums>(segments.data(), count).area() : 0.0;
+}
+
+void sums() {
+  const Segments square{2, 3, 6, 3, 6, 3, 6, 5, 6, 5, 2, 5, 2, 5, 2, 3};
+  const auto sums = all_sums<AreaSums>(square.data(), 4);
+  CHECK(sums.area() == 8 && !sums.vanishes());
+  CHECK(centroid(sums).x == 2 && centroid(sums).y == 1);  // relative to (2, 3)
+  const Segments there_and_back{0.1, 0.2, 0.7, 1.4, 0.7, 1.4, 0.1, 0.2};
+  CHECK(area(there_and_back) == 0);
+  const Segments point{1, 2, 1, 2};
+  const auto midpoint = centroid(all_sums<MidpointSums>(point.data(), 1));
+  CHECK(midpoint.x == 0 && midpoint.y == 0);
+  for (double bad : {std::numeric_limits<double>::quiet_NaN(), std::numeric_limits<double>::infinity()})
+    CHECK(!is_finite(area({0, 0, 1, 0, 1, 0, 1, bad, 1, bad, 0, 0})));
+}
+
+// Bitmaps in a buffer of their very size, so that the sanitizer sees every byte read beyond it.
+void pixels() {
+  std::mt19937 random(0);
+  Runs shape, filled;
+  LargestComponent largest;
+  EdgeTracer tracer;
+  for (int round = 0; round < 300; ++round) {
+    const int64_t height = random() % 12, width = random() % 140;
+    const unsigned density = random() % 11;
+    std::vector<uint8_t> mask(height * width);
+    int64_t inside = 0;
+    for (auto& pixel : mask) inside += (pixel = random() % 10 < density ? 1 + random() % 255 : 0) != 0;
+    shape.clear();
+    for (int64_t row = 0; row < height; ++row) shape.add_row(row, mask.data() + row * width, width);
+    const auto traced = [&](const Runs& runs) {
+      Segments segments;
+      tracer.trace(runs, [&](auto x0, auto y0, auto x1, auto y1) {
+        for (auto value : {x0, y0, x1, y1}) segments.push_back(static_cast<double>(value));
+      });
+      return segments;
+    };
+    const auto sides = traced(shape);
+    CHECK(area(sides) == static_cast<double>(inside));
+    largest.find(shape, false, filled);
+    const auto outer = area(traced(filled));
+    CHECK((outer == 0) == (inside == 0));
+    largest.find(filled, false, shape);  // one component without holes stays
+    CHECK(shape.size() == filled.size() && area(traced(shape)) == outer);
+    int64_t border = 0;
+    border_pixels(filled, [&](int64_t x, int64_t line) {
+      ++border;
+      CHECK(0 <= x && x < width && 0 <= line && line < height);
+    });
+    CHECK((border == 0) == (inside == 0));
+
+    Segments clipped;
+    Clipper clipper(static_cast<double>(width) - 3.5, 5.25);
+    clipper.clip(sides.data(), static_cast<int64_t>(sides.size() / 4),
+                 [&](Point a, Point b) { clipped.insert(clipped.end(), {a.at[0], a.at[1], b.at[0], b.at[1]}); });
+    double want = 0;
+    for (int64_t row = 0; row < height; ++row)
+      for (int64_t x = 0; x < width; ++x)
+        if (mask[row * width + x] != 0)
+          want += std::clamp(5.25 - static_cast<double>(row), 0.0, 1.0) *
+                  std::clamp(static_cast<double>(width - x) - 3.5, 0.0, 1.0);
+    CHECK(width < 4 || area(clipped) == want);
+  }
+}
+
+void runs_that_touch_are_one() {
+  Runs runs;
+  runs.add(3, 1, 4);
+  runs.add(3, 4, 6);
+  runs.add(5, 0, 1);
+  CHECK(runs.size() == 2 && runs[0].end == 6);
+  CHECK(runs.line(2).empty() && runs.line(3).size() == 1 && runs.line(4).empty() && runs.line(5).size() == 1);
+  CHECK(runs.line(6).empty() && runs.first_line() == 3 && runs.end_line() == 6);
+}
+
+}  // namespace
+
+int main() {
+  sums();
+  pixels();
+  runs_that_touch_are_one();
+  return check::finish();
+}
