@@ -90,8 +90,7 @@ def test_every_op_has_its_whole_life():
             assert (ROOT / path).exists(), path
 
 
-def test_public_names_are_documented_and_sorted():
-    assert polarmask_ops.__all__ == sorted(polarmask_ops.__all__)
+def test_public_names_are_documented():
     for name in polarmask_ops.__all__:
         assert getattr(polarmask_ops, name).__doc__, name
 
