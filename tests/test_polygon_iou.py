@@ -142,6 +142,7 @@ def test_star_sweep_against_geos(num_rays, other_rays):
     got = rays_iou(centers_a, rays_a, centers_b, rays_b, paired=True)
     want = geos_iou(decode(centers_a, rays_a), decode(centers_b, rays_b))
     torch.testing.assert_close(got, want, rtol=1e-12, atol=1e-12)
+    assert (got[want == 0] == 0).all()
     swapped = rays_iou(centers_b, rays_b, centers_a, rays_a, paired=True)
     torch.testing.assert_close(got, swapped, rtol=1e-12, atol=1e-12)
     snapped = polygon_iou(decode(centers_a, rays_a), decode(centers_b, rays_b), paired=True)

@@ -27,16 +27,15 @@ struct Polygons {
   class Query {
    public:
     Query(const Polygons& a, const Polygons& b)
-        : a_(a), b_(b), rings_(a.num_vertices + b.num_vertices + 2), numbers_(3 * b.num_vertices + 1) {}
+        : a_(a), b_(b), rings_(a.num_vertices + b.num_vertices + 2), numbers_(2 * b.num_vertices) {}
 
     void start(int64_t i, const Shape& shape) { i_ = i, shape_ = shape; }
 
     Overlap operator()(int64_t j, const Shape& other) {
-      const int64_t m = b_.num_vertices;
-      double* numbers = numbers_.data();
-      return order_free_overlap(
-          shape_.box, a_.num_vertices, a_.ring(i_), other.box, m, b_.ring(j),
-          {rings_.data(), rings_.data() + a_.num_vertices + 1, numbers, numbers + m + 1, numbers + 2 * m + 1});
+      const OrderFreeScratch scratch{rings_.data(), rings_.data() + a_.num_vertices + 1, numbers_.data(),
+                                     numbers_.data() + b_.num_vertices};
+      return order_free_overlap(shape_.box, a_.num_vertices, a_.ring(i_), other.box, b_.num_vertices, b_.ring(j),
+                                scratch);
     }
 
    private:

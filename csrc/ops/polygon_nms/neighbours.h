@@ -3,12 +3,11 @@
 // Shapes are grouped by class and size (powers of two). A group of side s is cut into horizontal strips of height s,
 // each sorted by x; no shape of the group is wider or taller than s. So what overlaps a box starts in one of the strips
 // that the box meets or in the one before, between s to the left of the box and its right side. Small next to huge
-// shapes cost nothing: every group has its own strips, and only strips that hold a shape are ever visited.
+// shapes cost nothing: every group has its own strips, and only strips that hold a shape exist.
 #pragma once
 
 #include <algorithm>
 #include <cmath>
-#include <limits>
 #include <tuple>
 #include <vector>
 
@@ -27,16 +26,16 @@ class Neighbours {
       std::frexp(std::max(box.x1 - box.x0, box.y1 - box.y0), &exponent);  // the extent is below 2^exponent
       entries_.push_back({class_of(rank), exponent, strip_of(box.y0, exponent), box, rank});
     }
-    std::sort(entries_.begin(), entries_.end(), [](const Entry& a, const Entry& b) {
-      return std::tie(a.group, a.exponent, a.strip, a.box.x0, a.rank) <
-             std::tie(b.group, b.exponent, b.strip, b.box.x0, b.rank);
+    const auto key = [](const Entry& entry) { return std::tie(entry.group, entry.exponent, entry.strip); };
+    std::sort(entries_.begin(), entries_.end(), [&](const Entry& a, const Entry& b) {
+      return std::tuple_cat(key(a), std::tie(a.box.x0, a.rank)) < std::tuple_cat(key(b), std::tie(b.box.x0, b.rank));
     });
-    for (auto begin = entries_.cbegin(); begin != entries_.cend();) {
-      const auto end = std::find_if(begin, entries_.cend(), [&](const Entry& entry) {
-        return entry.group != begin->group || entry.exponent != begin->exponent;
-      });
-      groups_.push_back({begin->group, std::ldexp(1.0, begin->exponent), begin->exponent, begin, end});
-      begin = end;
+    for (auto begin = entries_.cbegin(), end = begin; begin != entries_.cend(); begin = end) {
+      end = std::find_if(begin, entries_.cend(), [&](const Entry& entry) { return key(entry) != key(*begin); });
+      if (groups_.empty() || groups_.back().value != begin->group || groups_.back().exponent != begin->exponent)
+        groups_.push_back({begin->group, begin->exponent, std::ssize(strips_), std::ssize(strips_)});
+      strips_.push_back({begin->strip, begin, end});
+      ++groups_.back().end;
     }
   }
 
@@ -47,20 +46,17 @@ class Neighbours {
     const Box& box = shapes_[rank].box;
     if (!(shapes_[rank].area > 0)) return;
     const int64_t own = class_of(rank);
-    auto group = std::lower_bound(groups_.begin(), groups_.end(), own,
-                                  [](const Group& g, int64_t value) { return g.value < value; });
+    auto group = std::partition_point(groups_.begin(), groups_.end(), [&](const Group& g) { return g.value < own; });
     for (; group != groups_.end() && group->value == own; ++group) {
-      const double left = box.x0 - group->side, last_strip = strip_of(box.y1, group->exponent);
-      auto entry = seek(group->begin, group->end, strip_of(box.y0 - group->side, group->exponent), left);
-      while (entry != group->end && entry->strip <= last_strip) {
-        if (entry->box.x0 < left) {
-          entry = seek(entry, group->end, entry->strip, left);
-        } else if (entry->box.x0 >= box.x1) {
-          entry = seek(entry, group->end, entry->strip, std::numeric_limits<double>::infinity());
-        } else {
+      const double side = std::ldexp(1.0, group->exponent), left = box.x0 - side;
+      const double first_y = strip_of(box.y0 - side, group->exponent), last_y = strip_of(box.y1, group->exponent);
+      const auto strips_end = strips_.begin() + group->end;
+      auto strip = std::partition_point(strips_.begin() + group->begin, strips_end,
+                                        [&](const Strip& s) { return s.y < first_y; });
+      for (; strip != strips_end && strip->y <= last_y; ++strip) {
+        auto entry = std::partition_point(strip->begin, strip->end, [&](const Entry& e) { return e.box.x0 < left; });
+        for (; entry != strip->end && entry->box.x0 < box.x1; ++entry)
           if (entry->rank > rank && entry->rank <= last && boxes_overlap(entry->box, box)) visit(entry->rank);
-          ++entry;
-        }
       }
     }
   }
@@ -68,33 +64,29 @@ class Neighbours {
  private:
   struct Entry {
     int64_t group;  // class
-    int exponent;   // of the group's side
+    int exponent;
     double strip;
     Box box;
     int64_t rank;
   };
-  using Iterator = std::vector<Entry>::const_iterator;
+  struct Strip {
+    double y;  // in its height
+    std::vector<Entry>::const_iterator begin, end;
+  };
   struct Group {
-    int64_t value;  // class
-    double side;    // 2^exponent: no shape is larger
-    int exponent;
-    Iterator begin, end;
+    int64_t value;       // class
+    int exponent;        // 2^exponent is the height of the strips: no shape is larger
+    int64_t begin, end;  // strips
   };
 
   int64_t class_of(int64_t rank) const { return classes_ ? classes_[rank] : 0; }
 
   static double strip_of(double y, int exponent) { return std::floor(std::ldexp(y, -exponent)); }
 
-  // The first entry at or after (strip, x).
-  static Iterator seek(Iterator begin, Iterator end, double strip, double x) {
-    return std::partition_point(begin, end, [&](const Entry& entry) {
-      return entry.strip < strip || (entry.strip == strip && entry.box.x0 < x);
-    });
-  }
-
   const std::vector<Shape>& shapes_;
   const int64_t* classes_;
   std::vector<Entry> entries_;
+  std::vector<Strip> strips_;
   std::vector<Group> groups_;
 };
 

@@ -23,7 +23,6 @@ constexpr int kSnapBits = 24;
 struct OrderFreeScratch {
   Vec2<double>* a;  // [N + 1]
   Vec2<double>* b;  // [M + 1]
-  double* side;     // [M + 1]
   double* share;    // [M]
   double* step;     // [M]
 };
@@ -86,6 +85,13 @@ PM_HD double winding(Vec2<double> p, const Vec2<double>* ring, int64_t count) {
   return turns;
 }
 
+PM_HD Box box_of(Vec2<double> p, Vec2<double> q) {
+  return {min_of(p.x, q.x), min_of(p.y, q.y), max_of(p.x, q.x), max_of(p.y, q.y)};
+}
+
+// Apart by a step of the grid or more: then the shift brings no crossing either.
+PM_HD bool are_apart(const Box& a, const Box& b) { return a.x1 < b.x0 || b.x1 < a.x0 || a.y1 < b.y0 || b.y1 < a.y0; }
+
 // Twice the signed area of the intersection of two snapped rings; the sign is the product of their orientations.
 PM_HD double order_free_sum(int64_t count_a, int64_t count_b, const OrderFreeScratch& scratch) {
   const Vec2<double>*a = scratch.a, *b = scratch.b;
@@ -95,21 +101,21 @@ PM_HD double order_free_sum(int64_t count_a, int64_t count_b, const OrderFreeScr
   for (int64_t i = 0; i < count_a; ++i) {
     const Vec2<double> p = a[i], q = a[i + 1], along = q - p;
     double share = inside;
-    for (int64_t j = 0; j <= count_b; ++j) scratch.side[j] = cross(along, b[j] - p);
-    bool left = is_left<-1>(scratch.side[0], along);
+    const Box box = box_of(p, q);
     for (int64_t j = 0; j < count_b; ++j) {
-      const bool was_left = left;
-      left = is_left<-1>(scratch.side[j + 1], along);
-      if (left == was_left) continue;
-      const Vec2<double> edge = b[j + 1] - b[j];
-      const double at_p = cross(edge, p - b[j]), at_q = cross(edge, q - b[j]);
+      const Vec2<double> r = b[j], s = b[j + 1];
+      if (are_apart(box, box_of(r, s))) continue;
+      const double at_r = cross(along, r - p), at_s = cross(along, s - p);
+      if (is_left<-1>(at_r, along) == is_left<-1>(at_s, along)) continue;
+      const Vec2<double> edge = s - r;
+      const double at_p = cross(edge, p - r), at_q = cross(edge, q - r);
       const bool enters = is_left<1>(at_q, edge);
       if (is_left<1>(at_p, edge) == enters) continue;
       // Neither difference is 0: of two crossing edges at most one end lies on the other's line.
       const double sign = enters ? 1 : -1;
       share += sign * (at_q / (at_q - at_p));
       inside += sign;
-      scratch.share[j] -= sign * (scratch.side[j + 1] / (scratch.side[j + 1] - scratch.side[j]));
+      scratch.share[j] -= sign * (at_s / (at_s - at_r));
       scratch.step[j] -= sign;
     }
     sum += cross(p, q) * share;

@@ -107,23 +107,28 @@ PM_HD double wedge(const Star& star, Vec2<double> p, int64_t first, Vec2<double>
 
 }  // namespace detail
 
+// Share of the added and subtracted pieces below which their difference is rounding: shapes that are apart share
+// nothing.
+constexpr double kSweepRounding = 1.0 / (int64_t{1} << 46);
+
 // Area of A ∩ B, where B has the vertices vertex(0), …, vertex(count - 1) relative to A's centre. Right for o outside
-// B, on its edge or vertex. Rounding can leave it a little below 0 or above the smaller area.
+// B, on its edge or vertex. Rounding can leave it a little above the smaller area.
 template <class Vertex>
 PM_HD double star_sweep(const Star& star, int64_t count, const Vertex& vertex) {
-  double sum = 0;
+  double left_turns = 0, right_turns = 0;
   Vec2<double> p = vertex(0);
   int64_t sector_p = detail::sector_of(star, p, 0);
   for (int64_t j = 0; j < count; ++j) {
     const Vec2<double> q = vertex(j + 1 < count ? j + 1 : 0);
     const int64_t sector_q = detail::sector_of(star, q, sector_p);
     const double turn = cross(p, q);
-    if (turn > 0) sum += detail::wedge(star, p, sector_p, q, sector_q, turn);
-    if (turn < 0) sum -= detail::wedge(star, q, sector_q, p, sector_p, -turn);
+    if (turn > 0) left_turns += detail::wedge(star, p, sector_p, q, sector_q, turn);
+    if (turn < 0) right_turns += detail::wedge(star, q, sector_q, p, sector_p, -turn);
     p = q;
     sector_p = sector_q;
   }
-  return sum < 0 ? -0.5 * sum : 0.5 * sum;
+  const double doubled = max_of(left_turns - right_turns, right_turns - left_turns);
+  return doubled > kSweepRounding * (left_turns + right_turns) ? 0.5 * doubled : 0;
 }
 
 }  // namespace polarmask

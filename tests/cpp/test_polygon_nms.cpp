@@ -1,0 +1,110 @@
+#include <cmath>
+#include <limits>
+#include <random>
+#include <vector>
+
+#include "check.h"
+#include "ops/polygon_nms/geometry.h"
+#include "ops/polygon_nms/neighbours.h"
+
+using namespace polarmask;
+
+namespace {
+
+using Ring = std::vector<double>;  // x0, y0, x1, y1, …
+
+Overlap overlap(const Ring& a, const Ring& b) {
+  const Polygons<double> first{a.data(), std::ssize(a) / 2}, second{b.data(), std::ssize(b) / 2};
+  Polygons<double>::Query query(first, second);
+  query.start(0, first.shape(0));
+  return query(0, second.shape(0));
+}
+
+double iou(const Ring& a, const Ring& b) { return overlap_share(overlap(a, b), Metric::kIou); }
+
+void order_free_breaks_every_tie() {
+  const Ring square{0, 0, 2, 0, 2, 2, 0, 2}, clockwise{0, 2, 2, 2, 2, 0, 0, 0};
+  CHECK(iou(square, square) == 1 && iou(square, clockwise) == 1);
+  CHECK(iou(square, {2, 0, 4, 0, 4, 2, 2, 2}) == 0);              // a shared edge
+  CHECK(iou(square, {2, 2, 4, 2, 4, 4, 2, 4}) == 0);              // a shared corner
+  CHECK(iou(square, {0, 0, 1, 0, 1, 2, 0, 2}) == 0.5);            // three shared edges
+  CHECK(iou(square, {1, 0, 2, 1, 1, 2, 0, 1}) == 0.5);            // vertices on edges
+  CHECK(iou(square, {0, 0, 1, 0, 2, 0, 2, 2, 2, 2, 0, 2}) == 1);  // vertices on a straight, and repeated
+}
+
+void snapping_follows_the_scale() {
+  const Ring a{0, 0, 8, 0, 8, 8, 0, 8}, b{4, 0, 12, 0, 12, 8, 4, 8};
+  const double want = iou(a, b);
+  CHECK(want == 1.0 / 3.0);
+  for (int exponent : {-1000, -500, -30, 30, 450}) {
+    Ring small = a, moved = b;
+    for (double& value : small) value = std::ldexp(value, exponent);
+    for (double& value : moved) value = std::ldexp(value, exponent);
+    const Polygons<double> shape{small.data(), 4};
+    if (shape.shape(0).area > 0) CHECK(iou(small, moved) == want);
+  }
+}
+
+void star_sweep_in_closed_form() {
+  const auto directions = ray_directions(4);
+  const std::vector<double> rays{1, 1, 1, 1}, half{0.5, 0.5, 0.5, 0.5}, triangle{1, 1, 1, 0};
+  const auto area = [&](const std::vector<double>& a, const std::vector<double>& b, double x, double y) {
+    const std::vector<double> origin{0, 0}, moved{x, y};
+    const Stars<double> first{origin.data(), a.data(), directions.data(), 4};
+    const Stars<double> second{moved.data(), b.data(), directions.data(), 4};
+    Stars<double>::Query query(first, second);
+    query.start(0, first.shape(0));
+    return query(0, second.shape(0)).inter;
+  };
+  CHECK(area(rays, rays, 0, 0) == 2);
+  CHECK(area(rays, half, 0, 0) == 0.5 && area(half, rays, 0, 0) == 0.5);
+  CHECK(area(rays, rays, 1, 0) == 0.5 && area(rays, rays, 0, 1) == 0.5);  // centres on vertices
+  CHECK(area(rays, rays, 0.5, 0.5) == 1);                                 // centres on edges
+  CHECK(area(rays, rays, 2, 0) == 0 && area(rays, rays, 3, 1) == 0);
+  CHECK(area(rays, triangle, 0, 0) == 1 && area(triangle, rays, 0, 0) == 1);  // a zero ray
+}
+
+void nothing_overlaps_what_is_no_shape() {
+  const double nan = std::numeric_limits<double>::quiet_NaN(), infinity = std::numeric_limits<double>::infinity();
+  for (double bad : {nan, infinity, -infinity, 1e300}) {
+    const Ring ring{0, 0, 1, bad, bad, 1};
+    CHECK((Polygons<double>{ring.data(), 3}.shape(0).area == 0));
+  }
+  CHECK((Polygons<double>{nullptr, 0}.shape(0).area == 0));
+}
+
+void neighbours_are_all_pairs() {
+  std::mt19937 generator(0);
+  std::uniform_real_distribution<double> uniform(-1, 1);
+  std::vector<Shape> shapes;
+  std::vector<int64_t> classes;
+  for (int n = 0; n < 600; ++n) {
+    const double x = 50 * uniform(generator), y = 50 * uniform(generator);
+    const double width = std::exp2(6 * uniform(generator)), height = std::exp2(6 * uniform(generator));
+    shapes.push_back({{x, y, x + width, y + height}, n % 50 ? width * height : 0});
+    classes.push_back(n % 3);
+  }
+  const Neighbours neighbours(shapes, classes.data());
+  const int64_t last = 500;
+  for (int64_t rank = 0; rank < std::ssize(shapes); ++rank) {
+    std::vector<int64_t> found, wanted;
+    neighbours.each(rank, last, [&](int64_t other) { found.push_back(other); });
+    std::sort(found.begin(), found.end());
+    for (int64_t other = rank + 1; other <= last; ++other)
+      if (classes[rank] == classes[other] && shapes[rank].area > 0 && shapes[other].area > 0 &&
+          boxes_overlap(shapes[rank].box, shapes[other].box))
+        wanted.push_back(other);
+    CHECK(found == wanted);
+  }
+}
+
+}  // namespace
+
+int main() {
+  order_free_breaks_every_tie();
+  snapping_follows_the_scale();
+  star_sweep_in_closed_form();
+  nothing_overlaps_what_is_no_shape();
+  neighbours_are_all_pairs();
+  return check::finish();
+}
