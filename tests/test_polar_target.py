@@ -374,6 +374,16 @@ def test_rays_are_those_of_cast_rays(method):
     assert torch.equal(targets.rays[image, point], want)
 
 
+def test_empty_levels_cost_nothing():
+    sample = batch()
+    everywhere = torch.tensor([-1e30, -1e30, 1e30, 1e30]).expand(7, 4)
+    targets = encode_targets(
+        **{**sample, "boxes": everywhere, "level_shapes": [(2**40, 0), (0, 2**40)], "center_radius": math.inf},
+        ignore=torch.arange(7) % 2 == 0,
+    )
+    assert targets.rays.shape == (3, 0, 12)
+
+
 def test_images_do_not_see_each_other():
     sample = batch()
     together = encode_targets(**sample)

@@ -286,6 +286,7 @@ std::vector<Level> levels_of(const char* op, const std::vector<int64_t>& shapes,
     check(height >= 0 && width >= 0 && (width == 0 || height <= INT32_MAX / width), op,
           ": expected level_shapes not negative, with fewer than 2**31 points, got (", height, ", ", width, ")");
     check(strides[k] > 0, op, ": expected strides above 0, got ", strides[k]);
+    if (height == 0 || width == 0) continue;  // its other side may be endless
     levels.push_back({.height = height,
                       .width = width,
                       .stride = strides[k],

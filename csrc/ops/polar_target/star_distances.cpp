@@ -87,6 +87,7 @@ Tensor star_distances(const Tensor& label_image_in, int64_t num_rays, const std:
   if (label_image_in.is_cuda()) no_cuda_kernel(op);
   const Tensor label_image = torch::stable::contiguous(label_image_in);
   Tensor distances = torch::stable::new_empty(label_image, {num_rays, size.height, size.width}, ScalarType::Float);
+  if (size.height == 0 || size.width == 0) return distances;  // the other side may be endless
   dispatch_width(label_image, [&]<class T>() {
     star_distances_cpu(static_cast<const T*>(label_image.const_data_ptr()), size, num_rays, rule == "exact",
                        distances.mutable_data_ptr<float>());
