@@ -37,7 +37,7 @@ $(VENV)/.built: $(VENV)/.installed $(SOURCES)
 	@touch $@
 
 demo: setup
-	$(BIN)/python -m polarmask.demo --out runs/demo
+	$(BIN)/python -m polarmask.train --config nuclei --out runs/demo
 
 test: setup
 	$(BIN)/pytest -m "not slow"

@@ -83,3 +83,10 @@ def warp(sample: Sample, matrix: np.ndarray, size: tuple[int, int]) -> Sample:
     grid = source * torch.tensor([2 / width, 2 / height]) - 1
     image = F.grid_sample(sample.image[None], grid[None], align_corners=False)[0]
     return replace(sample, image=image, outlines=sample.outlines.affine(torch.from_numpy(matrix[:2])))
+
+
+def drop_small(sample: Sample, min_area: float) -> Sample:
+    """Cuts the outlines at the image's borders and drops instances with less than ``min_area`` left."""
+    outlines = sample.outlines.clip(sample.size)
+    keep = outlines.areas() >= min_area
+    return replace(sample, outlines=outlines[keep], labels=sample.labels[keep], ignore=sample.ignore[keep])

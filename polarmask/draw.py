@@ -1,0 +1,158 @@
+"""Pictures: detections, the first training batch, the learning curve."""
+
+import colorsys
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from PIL import Image, ImageDraw
+from torch import Tensor
+
+from polarmask_ops import rays_to_polygons
+
+from .data import DataSet
+from .data.sample import Sample
+from .detector import Detector
+from .model import PolarMask
+
+SMOOTH = 3  # outlines are drawn at this multiple of the size and scaled down
+ENLARGE_BELOW = 600  # pixels: smaller images are drawn larger
+GOLDEN = 0.61803398875  # of the colour circle: neighbours in a list get far apart colours
+
+
+def overlay(image: Tensor, polygons: Tensor, texts: Sequence[str] = ()) -> Image.Image:
+    """An image with coloured polygons on it, and a text at the centre of each.
+
+    Parameters
+    ----------
+    image : Tensor, shape (3, H, W)
+        Its lowest value is drawn black, its 99.8th percentile white.
+    polygons : Tensor, shape (N, R, 2)
+        In pixels.
+    texts : sequence of str
+        None or one for each polygon.
+    """
+    canvas, factor = _canvas(image)
+    large = Image.new("RGBA", (canvas.width * SMOOTH, canvas.height * SMOOTH))
+    pen = ImageDraw.Draw(large)
+    for n, polygon in enumerate((polygons.cpu() * factor * SMOOTH).tolist()):
+        red, green, blue = _colour(n)
+        points = [tuple(point) for point in polygon]
+        pen.polygon(points, fill=(red, green, blue, 60))
+        pen.line([*points, points[0]], fill=(red, green, blue, 255), width=SMOOTH + 1)
+    canvas.alpha_composite(large.resize(canvas.size, Image.Resampling.BOX))
+    pen = ImageDraw.Draw(canvas)
+    for text, polygon in zip(texts, polygons.cpu() * factor, strict=False):
+        x, y = polygon.mean(0).tolist()
+        pen.text((x, y), text, fill="white", anchor="mm")
+    return canvas.convert("RGB")
+
+
+def truth(sample: Sample) -> Image.Image:
+    """An image with its instances' outlines."""
+    canvas, factor = _canvas(sample.image)
+    pen = ImageDraw.Draw(canvas)
+    for n in range(len(sample.outlines)):
+        for x0, y0, x1, y1 in (sample.outlines[n].segments * factor).tolist():
+            pen.line([x0, y0, x1, y1], fill=_colour(n))
+    return canvas.convert("RGB")
+
+
+def sample_predictions(detector: Detector, data: DataSet, path: Path, count: int = 4) -> None:
+    """The first images of a data set: on the left what is there, on the right what is found."""
+    rows = []
+    for index in range(min(count, len(data))):
+        sample = data[index]
+        rows.append(beside([truth(sample), detections(sample.image, detector(sample.image), detector)]))
+    sheet = Image.new("RGB", (max(row.width for row in rows), sum(row.height for row in rows)))
+    top = 0
+    for row in rows:
+        sheet.paste(row, (0, top))
+        top += row.height
+    sheet.save(path)
+
+
+def beside(pictures: Sequence[Image.Image]) -> Image.Image:
+    """Pictures side by side."""
+    sheet = Image.new("RGB", (sum(p.width for p in pictures), max(p.height for p in pictures)))
+    left = 0
+    for picture in pictures:
+        sheet.paste(picture, (left, 0))
+        left += picture.width
+    return sheet
+
+
+def detections(image: Tensor, found: dict[str, Tensor], detector: Detector, threshold: float = 0.3) -> Image.Image:
+    """The detections with a score of at least ``threshold``."""
+    shown = found["scores"] >= threshold
+    names = list(detector.categories.values())
+    texts = [
+        f"{names[label]} {score:.2f}" if len(names) > 1 else f"{score:.2f}"
+        for label, score in zip(found["labels"][shown].tolist(), found["scores"][shown].tolist(), strict=True)
+    ]
+    return overlay(image, found["polygons"][shown], texts)
+
+
+@torch.no_grad()
+def first_batch(model: PolarMask, images: Sequence[Tensor], targets: Sequence[dict[str, Any]], path: Path) -> None:
+    """The images as augmented; on them, decoded again, what the positive points are to say."""
+    batch = model.batch(images)
+    shapes = [(-(-batch.shape[2] // s), -(-batch.shape[3] // s)) for s in model.head.strides]
+    encoded = model.encode(shapes, targets)
+    points = model.head.points(shapes, batch.device)
+    pictures = []
+    for image, instance, rays in list(zip(images, encoded.instance, encoded.rays, strict=True))[:4]:
+        # of the points that answer for an instance, one
+        chosen = {int(instance[n]): n for n in (instance >= 0).nonzero()[:, 0].tolist()}
+        rows = torch.tensor(list(chosen.values()), dtype=torch.int64, device=points.device)
+        pictures.append(overlay(image, rays_to_polygons(points[rows], rays[rows])))
+    beside(pictures).save(path)
+
+
+def learning_curve(metrics: Path, path: Path) -> None:
+    """The losses, and AP where it was measured, over the steps of a metrics.jsonl."""
+    lines = [json.loads(line) for line in metrics.read_text().splitlines()]
+    figure = Figure(figsize=(7, 4), layout="constrained")
+    axes = figure.subplots()
+    for name in sorted({key for line in lines for key in line if key.startswith("loss/")}):
+        rows = [line for line in lines if name in line]
+        axes.plot([row["step"] for row in rows], [row[name] for row in rows], label=name)
+    axes.set(xlabel="step", ylabel="loss", yscale="log")
+    rows = [line for line in lines if "segm/AP" in line]
+    right = axes.twinx()
+    for name in ("segm/AP", "segm/AP50"):
+        right.plot([row["step"] for row in rows], [row[name] for row in rows], "o--", label=name)
+    right.set(ylabel="AP", ylim=(0, 1))
+    figure.legend(loc="outside upper center", ncols=5, fontsize="small")
+    figure.savefig(path, dpi=150)
+
+
+def precision_recall(precision: dict[str, np.ndarray], path: Path) -> None:
+    """Precision over recall at IoU 0.5, 0.75 and 0.9, the mean of the categories that have instances."""
+    figure = Figure(figsize=(8, 4), layout="constrained")
+    for axes, (kind, values) in zip(figure.subplots(1, len(precision), sharey=True), precision.items(), strict=True):
+        present = values[:, :, (values > -1).all((0, 1))]
+        for iou, row in ((0.5, 0), (0.75, 5), (0.9, 8)):
+            if present.size:
+                axes.plot(np.linspace(0, 1, present.shape[1]), present[row].mean(1), label=f"IoU {iou}")
+        axes.set(title=kind, xlabel="recall", ylabel="precision", xlim=(0, 1), ylim=(0, 1.02))
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=3)
+    figure.savefig(path, dpi=150)
+
+
+def _canvas(image: Tensor) -> tuple[Image.Image, int]:
+    """The image to draw on, and how much larger it is than the tensor."""
+    low, high = float(image.min()), float(np.percentile(image.cpu().numpy(), 99.8))
+    pixels = ((image - low) / max(high - low, 1e-6)).clamp(0, 1) * 255
+    picture = Image.fromarray(pixels.byte().permute(1, 2, 0).cpu().numpy()).convert("RGBA")
+    factor = 2 if max(picture.size) < ENLARGE_BELOW else 1
+    return picture.resize((picture.width * factor, picture.height * factor), Image.Resampling.BILINEAR), factor
+
+
+def _colour(n: int) -> tuple[int, int, int]:
+    red, green, blue = colorsys.hsv_to_rgb(n * GOLDEN % 1, 0.8, 1)
+    return int(255 * red), int(255 * green), int(255 * blue)

@@ -1,0 +1,173 @@
+import json
+import subprocess
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from pycocotools import mask as coco_mask
+
+import polarmask
+from polarmask.data import Coco, Nuclei, Shapes, build_data
+from polarmask.data.loader import training_loader
+from polarmask.data.nuclei import fetch
+from polarmask.evaluation import evaluate
+from polarmask_ops import outlines_to_masks
+
+
+@pytest.fixture(scope="session")
+def nuclei():
+    try:
+        fetch()
+    except subprocess.CalledProcessError:
+        pytest.skip("no package index to fetch the nuclei from")
+    return Nuclei("train"), Nuclei("test")
+
+
+def test_nuclei_are_cut_at_the_seam(nuclei):
+    train, test = (part[0] for part in nuclei)
+    assert (len(train.labels), len(test.labels)) == (73, 57)
+    assert train.size == test.size == (512, 256)
+    assert train.outlines.boxes()[:, 2].max() == 256
+    assert test.outlines.boxes()[:, 0].min() == 0
+
+
+def test_nuclei_outlines_are_the_masks(nuclei):
+    truth = nuclei[1].ground_truth()
+    masks = np.stack([coco_mask.decode(entry["segmentation"]) for entry in truth["annotations"]])
+    assert masks.sum(0).max() == 1
+    assert masks.sum() == int(nuclei[1][0].outlines.areas().sum())
+    assert [entry["area"] for entry in truth["annotations"]] == masks.sum((1, 2)).tolist()
+
+
+def test_changed_nuclei_are_refused(tmp_path, monkeypatch):
+    monkeypatch.setenv("POLARMASK_CACHE", str(tmp_path))
+    (tmp_path / "nuclei").mkdir()
+    for name in ("img2d.tif", "mask2d.tif"):
+        (tmp_path / "nuclei" / name).write_bytes(b"something else")
+    with pytest.raises(ValueError, match=r"img2d\.tif with sha256 f9ccc.*delete it"):
+        fetch()
+
+
+def test_shapes_follow_from_the_seed():
+    first, again, other = Shapes(3, 96, seed=1), Shapes(3, 96, seed=1), Shapes(3, 96, seed=2)
+    assert torch.equal(first[2].image, again[2].image)
+    assert torch.equal(first[2].outlines.segments, again[2].outlines.segments)
+    assert not torch.equal(first[2].image, other[2].image)
+    assert not torch.equal(first[2].image, Shapes(3, 96, seed=1, part="test")[2].image)
+    with pytest.raises(IndexError, match="below 3, got 3"):
+        first[3]
+
+
+def test_shapes_hold_all_kinds_and_do_not_overlap():
+    shapes = Shapes(20, 128)
+    kinds = set()
+    concave = 0
+    for sample in shapes:
+        masks = outlines_to_masks(sample.outlines, sample.size)
+        assert masks.sum(0).max() == 1
+        assert len(masks) == len(sample.labels)
+        kinds |= set(sample.labels.tolist())
+        x, y = sample.outlines.centroids().long().unbind(1)
+        concave += int((~masks[torch.arange(len(masks)), y.clamp(0, 127), x.clamp(0, 127)]).sum())
+    assert kinds == {0, 1, 2}
+    assert concave > 0  # centroids outside their shapes
+
+
+def coco_folder(root):
+    """Three images: a polygon of two parts and a crowd; an uncompressed RLE; nothing."""
+    (root / "annotations").mkdir(parents=True)
+    (root / "val").mkdir()
+    images = []
+    for n, (height, width) in enumerate([(40, 60), (30, 30), (20, 50)], 1):
+        Image.new("RGB", (width, height), (40 * n, 0, 0)).save(root / "val" / f"{n}.png")
+        images.append({"id": 10 * n, "file_name": f"{n}.png", "height": height, "width": width})
+    crowd = np.zeros((40, 60), np.uint8)
+    crowd[2:6, 40:50] = crowd[10:12, 40:50] = 1
+    crowd_rle = coco_mask.encode(np.asfortranarray(crowd))
+    parts = [[5, 5, 25, 5, 25, 20, 5, 20], [30, 5, 34, 5, 34, 9, 30, 9]]
+    column = {"size": [30, 30], "counts": [30 * 10 + 5, 8, 22, 8, 900 - 343]}
+    annotations = [
+        {
+            "segmentation": crowd_rle | {"counts": crowd_rle["counts"].decode()},
+            "iscrowd": 1,
+            "image_id": 10,
+            "category_id": 9,
+        },
+        {"segmentation": parts, "iscrowd": 0, "image_id": 10, "category_id": 9},
+        {"segmentation": column, "iscrowd": 0, "image_id": 20, "category_id": 4},
+    ]
+    for n, entry in enumerate(annotations, 1):
+        rle = entry["segmentation"]
+        if isinstance(rle, list):
+            rle = coco_mask.merge(coco_mask.frPyObjects(rle, 40, 60))
+        elif isinstance(rle["counts"], list):
+            rle = coco_mask.frPyObjects(rle, *rle["size"])
+        entry |= {"id": n, "area": float(coco_mask.area(rle)), "bbox": coco_mask.toBbox(rle).tolist()}
+    categories = [{"id": 9, "name": "cat"}, {"id": 4, "name": "dog"}]
+    content = {"images": images, "annotations": annotations, "categories": categories}
+    (root / "annotations" / "instances_val.json").write_text(json.dumps(content))
+
+
+def test_coco(tmp_path):
+    coco_folder(tmp_path)
+    data = Coco(tmp_path, "val")
+    assert data.categories == {4: "dog", 9: "cat"}
+    first, second, third = (data[n] for n in range(3))
+    assert first.size == (40, 60)
+    assert float(first.image[0, 0, 0]) == pytest.approx(40 / 255)
+    assert first.labels.tolist() == [1, 1]
+    assert first.ignore.tolist() == [True, False]
+    assert first.outlines.areas().tolist() == [60, 300]  # a crowd is all of its parts, an object its largest
+    assert second.labels.tolist() == [0]
+    assert second.outlines.boxes().tolist() == [[10, 5, 12, 13]]
+    assert third.image_id == 30
+    assert len(third.outlines) == len(third.labels) == 0
+
+
+def test_perfect_detections_score_1(tmp_path):
+    """The evaluation itself: a detector that knows the answer."""
+    data = Shapes(4, 96)
+    truth = data.ground_truth()
+
+    class Oracle:
+        categories = data.categories
+        calls = iter(range(4))
+
+        def __call__(self, image):
+            return next(self.calls)
+
+    def results(n, size, image_id, category_ids):
+        keys = ("image_id", "category_id", "bbox", "segmentation")
+        entries = [entry for entry in truth["annotations"] if entry["image_id"] == image_id]
+        return [{**{key: entry[key] for key in keys}, "score": 0.9} for entry in entries]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("polarmask.evaluation.coco_results", results)
+        metrics = evaluate(Oracle(), data).metrics
+    assert metrics["segm/AP"] == metrics["bbox/AP"] == metrics["segm/AP/star"] == 1
+    assert metrics["instances"] == len(truth["annotations"])
+
+
+def loaded(workers=0, seed=0, epoch=0):
+    changes = {"data__count": 6, "data__size": 64, "data__repeat": 2, "data__photometric": True, "optim__batch_size": 4}
+    config = polarmask.load_config("shapes", **changes, data__workers=workers, seed=seed)
+    loader, sampler = training_loader(build_data(config.data, "train", 0), config)
+    sampler.epoch = epoch
+    return list(loader)
+
+
+def test_batches_follow_from_seed_and_epoch():
+    want = loaded()
+    assert [len(images) for images, _ in want] == [4, 4, 4]
+    for images, other in zip(want, loaded(workers=1), strict=True):
+        assert all(torch.equal(a, b) for a, b in zip(images[0], other[0], strict=True))
+    for changed in (loaded(epoch=1), loaded(seed=1)):
+        assert not any(
+            torch.equal(a, b) for (x, _), (y, _) in zip(want, changed, strict=True) for a, b in zip(x, y, strict=True)
+        )
+
+
+def test_repeats_differ():
+    images = [image for batch, _ in loaded() for image in batch]
+    assert all(not torch.equal(a, b) for n, a in enumerate(images) for b in images[:n])

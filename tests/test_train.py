@@ -1,0 +1,197 @@
+import json
+import subprocess
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import tifffile
+import torch
+from PIL import Image
+from test_data_sets import nuclei  # noqa: F401
+
+import polarmask
+from polarmask.config import OptimConfig
+from polarmask.data.augment import random_crop
+from polarmask.data.sample import drop_small
+from polarmask.data.truth import coco_truth
+from polarmask.evaluation import evaluate
+from polarmask.evaluation import main as evaluate_main
+from polarmask.prediction import main as predict_main
+from polarmask.trainer import FILES, build_optimizer, schedule
+from polarmask.trainer import main as train_main
+
+TINY = """
+model: {channels: 32, depth: 1, score_threshold: 0.01}
+data: {count: 8, size: 64, photometric: true}
+optim: {batch_size: 4, epochs: 2, warmup_steps: 2, ema: 0.5}
+log_every: 1
+"""
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A short training of the shapes, from the command line."""
+    folder = tmp_path_factory.mktemp("run")
+    (folder / "tiny.yaml").write_text(TINY)
+    args = ["--config", "shapes", "--config", str(folder / "tiny.yaml"), "--out", str(folder / "out")]
+    train_main(args)
+    return args, folder / "out"
+
+
+def losses(out):
+    lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    return [line for line in lines if "loss/mask" in line]
+
+
+def test_writes_what_it_says(run):
+    _, out = run
+    assert {path.name for path in out.iterdir()} - {"tensorboard"} == set(FILES)
+    assert list((out / "tensorboard").iterdir())
+    metrics = json.loads((out / "metrics.json").read_text())
+    assert {"segm/AP", "segm/AP50", "bbox/AP", "segm/AP/star", "instances", "seconds/train", "seconds/image"} <= set(
+        metrics
+    )
+    assert [line["step"] for line in losses(out)] == [1, 2, 3, 4]
+    for name in ("predictions", "first_batch", "learning_curve"):
+        with Image.open(out / f"{name}.png") as picture:
+            assert np.asarray(picture).std() > 5
+
+
+def test_same_seed_same_losses(run, tmp_path):
+    args, out = run
+    train_main([*args, "--out", str(tmp_path / "again")])
+    assert losses(tmp_path / "again") == losses(out)
+    train_main([*args, "--out", str(tmp_path / "other"), "--seed", "1", "--optim.epochs", "1"])
+    assert losses(tmp_path / "other")[0] != losses(out)[0]
+
+
+def test_command_line_and_mixed_precision(run, tmp_path):
+    command = [sys.executable, "-W", "error::RuntimeWarning", "-m", "polarmask.train", *run[0], "--optim.epochs", "1"]
+    options = ["--out", str(tmp_path), "--precision", "bf16"]
+    done = subprocess.run([*command, *options], capture_output=True, text=True, check=True)
+    assert "segm/AP50" in done.stdout
+    assert f"{tmp_path}/predictions.png: " in done.stdout
+    (first, *_), (exact, *_) = losses(tmp_path), losses(run[1])
+    assert first["loss/mask"] == pytest.approx(exact["loss/mask"], rel=0.05)
+    assert first != exact
+
+
+def test_evaluate_repeats_the_final_numbers(run, tmp_path):
+    _, out = run
+    evaluate_main(["--weights", str(out / "last.safetensors"), "--out", str(tmp_path)])
+    again, final = (json.loads((folder / "metrics.json").read_text()) for folder in (tmp_path, out))
+    for name in ("segm/AP", "bbox/AP", "instances"):
+        assert again[name] == final[name]
+    assert (tmp_path / "precision_recall.png").stat().st_size > 0
+    for result in json.loads((tmp_path / "results.json").read_text()):
+        assert result["segmentation"]["size"] == [64, 64]
+
+
+def test_evaluate_on_other_data(run, tmp_path):
+    _, out = run
+    evaluate_main(["--weights", str(out / "last.safetensors"), "--out", str(tmp_path), "--data.count", "20"])
+    final = json.loads((out / "metrics.json").read_text())
+    assert json.loads((tmp_path / "metrics.json").read_text())["instances"] > final["instances"]
+
+
+def test_predict(run, tmp_path):
+    _, out = run
+    images = tmp_path / "images"
+    images.mkdir()
+    grey = (np.random.default_rng(0).random((50, 70)) * 60000).astype(np.uint16)
+    tifffile.imwrite(images / "deep.tif", grey)
+    Image.fromarray(grey).save(images / "deep_too.png")
+    Image.fromarray((grey // 256).astype(np.uint8)).convert("RGBA").save(images / "colour.png")
+    predict_main(
+        ["--weights", str(out / "best.safetensors"), str(images), "--out", str(tmp_path / "p"), "--score", "0.01"]
+    )
+    names = ["colour", "deep", "deep_too"]
+    assert sorted(path.stem for path in (tmp_path / "p" / "overlays").iterdir()) == names
+    files = json.loads((tmp_path / "p" / "images.json").read_text())
+    results = json.loads((tmp_path / "p" / "results.json").read_text())
+    for image_id, name in enumerate(names, 1):
+        assert name in files[str(image_id)]
+        labels = tifffile.imread(tmp_path / "p" / "labels" / f"{name}.tif")
+        assert labels.shape == (50, 70)
+        mine = [entry for entry in results if entry["image_id"] == image_id and entry["score"] >= 0.01]
+        assert labels.max() <= len(mine)
+    assert {entry["category_id"] for entry in results} <= {1, 2, 3}
+
+
+def test_predict_names_what_is_missing(run, tmp_path):
+    with pytest.raises(FileNotFoundError, match="expected an image or a folder of images"):
+        predict_main(["--weights", str(run[1] / "last.safetensors"), str(tmp_path)])
+
+
+def test_no_image_found_anything(run):
+    detector = polarmask.load(run[1] / "last.safetensors")
+    torch.nn.init.constant_(detector.model.head.classes.bias, -100)
+    metrics = evaluate(detector, polarmask.data.Shapes(2, 64)).metrics
+    assert metrics["segm/AP"] == metrics["bbox/AP"] == 0
+
+
+def test_losses_that_are_not_finite_stop_the_run(run, tmp_path):
+    args, _ = run
+    with pytest.raises(FloatingPointError, match="finite losses"):
+        train_main([*args, "--out", str(tmp_path), "--optim.lr", "1e30", "--optim.clip", "1e30"])
+
+
+def test_no_images(run, tmp_path):
+    with pytest.raises(ValueError, match="expected images and epochs, got 0 and 2"):
+        train_main([*run[0], "--out", str(tmp_path), "--data.count", "0"])
+
+
+def test_step_schedule():
+    config = OptimConfig(epochs=12, milestones=[8, 11], warmup_steps=30)
+    factors = [schedule(step, 10, config) for step in (0, 15, 30, 79, 80, 110)]
+    assert factors == pytest.approx([1 / 3, 2 / 3, 1, 1, 0.1, 0.01])
+
+
+def test_cosine_schedule():
+    config = OptimConfig(epochs=10, schedule="cosine", warmup_steps=0)
+    assert [schedule(step, 10, config) for step in (0, 50, 100)] == pytest.approx([1, 0.5, 0])
+
+
+def test_biases_have_their_own_factors():
+    model = torch.nn.Sequential(
+        torch.nn.Conv2d(3, 32, 3), torch.nn.GroupNorm(32, 32), torch.nn.Conv2d(32, 1, 1, bias=False)
+    )
+    model[2].requires_grad_(False)
+    optimizer = build_optimizer(model, OptimConfig(bias_lr_factor=2, bias_decay_factor=0))
+    others, biases = optimizer.param_groups
+    assert [len(group["params"]) for group in (others, biases)] == [3, 1]  # the norm's bias is one of the others
+    assert biases["params"][0] is model[0].bias
+    assert (others["factor"], biases["factor"]) == (1, 2)
+    assert (others["weight_decay"], biases["weight_decay"]) == (1e-4, 0)
+
+
+class Crops:
+    """Two fixed crops of the nuclei, to train and to evaluate on."""
+
+    categories = {1: "nucleus"}  # noqa: RUF012
+
+    def __init__(self, whole):
+        crops = [random_crop(whole, 192, (1, 1), False, np.random.default_rng(seed)) for seed in (0, 1)]
+        self.samples = [replace(drop_small(crop, 10), image_id=n) for n, crop in enumerate(crops, 1)]
+
+    def __len__(self):
+        return 2
+
+    def __getitem__(self, index):
+        return self.samples[index]
+
+    def ground_truth(self):
+        return coco_truth(self.samples, self.categories)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_overfits_two_crops(nuclei, monkeypatch, tmp_path):  # noqa: F811
+    crops = Crops(nuclei[0][0])
+    monkeypatch.setattr("polarmask.trainer.build_data", lambda *_: crops)
+    still = {"data__crop": "null", "data__flip": 0, "data__photometric": False}
+    config = polarmask.load_config("nuclei", **still, data__repeat=50, optim__batch_size=2, out=tmp_path)
+    polarmask.train(config)  # 500 steps
+    metrics = json.loads((tmp_path / "metrics.json").read_text())
+    assert metrics["segm/AP"] >= 0.85
