@@ -209,7 +209,10 @@ def outlines_from_polygons(polygons: Sequence[Sequence[Any]], *, keep: str = "la
     for m, rings in enumerate(polygons):
         if not isinstance(rings, (list, tuple)):
             raise TypeError(f"{op}: expected polygons[{m}] to be a list of rings, got {type(rings).__name__}")
-    rings = [_ring(op, f"polygons[{m}][{k}]", ring) for m, rings in enumerate(polygons) for k, ring in enumerate(rings)]
+    with np.errstate(over="ignore"):  # what is too large for float32 is infinite
+        rings = [
+            _ring(op, f"polygons[{m}][{k}]", ring) for m, rings in enumerate(polygons) for k, ring in enumerate(rings)
+        ]
     devices = {ring.device for ring in rings} or {torch.device("cpu")}
     if len(devices) > 1:
         raise ValueError(f"{op}: expected all rings on one device, got {', '.join(sorted(map(str, devices)))}")
@@ -310,9 +313,7 @@ def _ring(op: str, name: str, ring: Any) -> Tensor:
     """Vertices (V, 2)."""
     if not isinstance(ring, Tensor):
         try:
-            with np.errstate(over="ignore"):  # too large for float32 is infinite
-                ring = np.ascontiguousarray(ring, None if isinstance(ring, np.ndarray) else np.float32)
-            ring = torch.from_numpy(ring)
+            ring = torch.from_numpy(np.ascontiguousarray(ring, None if isinstance(ring, np.ndarray) else np.float32))
         except (TypeError, ValueError) as error:
             raise TypeError(f"{op}: expected {name} to be a ring of numbers, got {ring!r:.80}") from error
     vertices: Tensor = ring.detach()
