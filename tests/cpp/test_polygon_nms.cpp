@@ -70,6 +70,8 @@ void nothing_overlaps_what_is_no_shape() {
     const Ring ring{0, 0, 1, bad, bad, 1};
     CHECK((Polygons<double>{ring.data(), 3}.shape(0).area == 0));
   }
+  const Ring too_wide{0, 0, 1e308, 1e-300, -1e308, 1e-300};
+  CHECK((Polygons<double>{too_wide.data(), 3}.shape(0).area == 0));
   CHECK((Polygons<double>{nullptr, 0}.shape(0).area == 0));
 }
 

@@ -1,6 +1,7 @@
 // What both intersection algorithms share: the summary of a shape, and what is decided from two summaries alone.
 //
-// An empty shape (fewer than three vertices, no area, or anything that is not finite) has area 0 and overlaps nothing.
+// An empty shape has area 0 and overlaps nothing: fewer than three vertices, no area, or anything that is not finite,
+// be it a vertex or a size that overflows.
 #pragma once
 
 #include "../../common/polar.h"
@@ -38,7 +39,7 @@ PM_HD Shape summarise(int64_t count, const Vertex& vertex, Vec2<double> anchor) 
     doubled += cross(p - anchor, q - anchor);
     p = q;
   }
-  if (!is_finite(doubled)) return {};
+  if (!is_finite(doubled) || !is_finite(box.x1 - box.x0) || !is_finite(box.y1 - box.y0)) return {};
   return {box, doubled < 0 ? -0.5 * doubled : 0.5 * doubled};
 }
 
