@@ -159,8 +159,9 @@ def polygon_nms(
     Returns
     -------
     Tensor, shape (K,) or (max_output,), int64
-        Indices of the polygons kept, by falling score. Polygons without area, which include those with NaN or infinite
-        vertices, overlap nothing: they are kept and suppress nothing. Not differentiable.
+        Indices of the polygons kept, by falling score. Polygons without area overlap nothing: they
+        are kept and suppress nothing. Polygons with NaN or infinite vertices are never kept and suppress nothing. Not
+        differentiable.
 
     Raises
     ------
@@ -256,8 +257,9 @@ def rays_nms(
     Returns
     -------
     Tensor, shape (K,) or (max_output,), int64
-        Indices of the stars kept, by falling score. Stars without area, which include those with NaN or infinite
-        numbers, overlap nothing: they are kept and suppress nothing. Not differentiable.
+        Indices of the stars kept, by falling score. Stars without area overlap nothing: they are
+        kept and suppress nothing. Stars with NaN or infinite numbers are never kept and suppress nothing. Not
+        differentiable.
 
     Raises
     ------

@@ -252,13 +252,15 @@ def test_threads_do_not_matter(generator):
     assert results[0] == results[1]
 
 
-def test_not_finite_is_kept_and_suppresses_nothing():
-    centers, rays = torch.zeros(5, 2), torch.ones(5, 36)
-    rays[0, 3], rays[1, 7], centers[2, 0] = math.nan, math.inf, math.nan
-    scores = torch.tensor([5.0, 4.0, 3.0, 2.0, 1.0])
-    assert rays_nms(centers, rays, scores, 0.5).tolist() == [0, 1, 2, 3]
+def test_what_is_not_finite_is_never_kept_and_suppresses_nothing():
+    centers, rays = torch.zeros(6, 2), torch.ones(6, 36)
+    rays[0, 1], rays[1, 0], rays[4, 0], centers[2, 0] = math.nan, math.inf, -math.inf, math.nan
+    scores = torch.tensor([5.0, 4.0, 3.0, 2.0, 1.5, 1.0])
+    assert rays_nms(centers, rays, scores, 0.5).tolist() == [3]
+    assert rays_nms(centers, rays, scores, 0.5, max_output=3).tolist() == [3, -1, -1]
     polygons = decode(centers, rays)
-    assert polygon_nms(polygons, scores, 0.0).tolist() == [0, 1, 2, 3]
+    assert polygon_nms(polygons, scores, 0.0).tolist() == [3]
+    assert polygon_nms(polygons[:, :2], scores, 0.0).tolist() == [3, 5]  # finite, and without area
 
 
 NUMBERS = st.sampled_from([0.0, -1.0, 1.0, 2.0, 3.0, 1e-30, 1e30, -1e30, math.nan, math.inf, -math.inf, 0.5])

@@ -70,8 +70,9 @@ void pixels() {
 
     Segments clipped;
     Clipper clipper(static_cast<double>(width) - 3.5, 5.25);
-    clipper.clip(sides.data(), static_cast<int64_t>(sides.size() / 4),
-                 [&](Point a, Point b) { clipped.insert(clipped.end(), {a.at[0], a.at[1], b.at[0], b.at[1]}); });
+    clipper.clip(sides.data(), static_cast<int64_t>(sides.size() / 4), [&](ClipPoint a, ClipPoint b) {
+      clipped.insert(clipped.end(), {a.at[0], a.at[1], b.at[0], b.at[1]});
+    });
     double want = 0;
     for (int64_t row = 0; row < height; ++row)
       for (int64_t x = 0; x < width; ++x)

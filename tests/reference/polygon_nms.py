@@ -12,7 +12,7 @@ def _rings(polygons: np.ndarray) -> list[np.ndarray]:
 
 def _stars(centers: np.ndarray, rays: np.ndarray) -> np.ndarray:
     angles = 2 * np.pi * np.arange(rays.shape[1]) / rays.shape[1]
-    lengths = np.where(rays < 0, 0, rays.astype(np.float64))[..., None]
+    lengths = np.where((rays < 0) & np.isfinite(rays), 0, rays.astype(np.float64))[..., None]
     with np.errstate(invalid="ignore"):  # infinite rays
         return centers.astype(np.float64)[:, None] + lengths * np.stack([np.cos(angles), np.sin(angles)], -1)
 
@@ -78,7 +78,8 @@ def batched_polygon_nms(
 ) -> np.ndarray:
     rings = _rings(polygons)
     kept: list[int] = []
-    for i in sorted(np.flatnonzero(~np.isnan(scores)), key=lambda n: (-scores[n], n)):
+    shapes = ~np.isnan(scores) & np.isfinite(polygons).all((1, 2))
+    for i in sorted(np.flatnonzero(shapes), key=lambda n: (-scores[n], n)):
         rivals = [rings[k] for k in kept if idxs[k] == idxs[i]]
         if all(_overlap_share(rival, rings[i], metric) <= iou_threshold for rival in rivals):
             kept.append(i)

@@ -11,25 +11,25 @@
 
 namespace polarmask {
 
-struct Point {
+struct ClipPoint {
   double at[2];  // x, y in pixels
 };
 
 // Calls visit(a, b) for the parts of a → b before, within and beyond [0, limit] along the axis, in their order, each
 // moved into it. NaN and infinity are for the caller to keep out.
 template <class Visit>
-PM_HD void clamp_along(int axis, double limit, Point a, Point b, Visit&& visit) {
+PM_HD void clamp_along(int axis, double limit, ClipPoint a, ClipPoint b, Visit&& visit) {
   const int other = 1 - axis;
   const Edge edge = make_edge(a.at[axis], a.at[other], b.at[axis], b.at[other]);
   const auto clamped = [](double value, double low, double high) { return min_of(max_of(low, value), high); };
-  const auto moved = [&](Point p) {
+  const auto moved = [&](ClipPoint p) {
     p.at[axis] = clamped(p.at[axis], 0.0, limit);
     return p;
   };
-  Point last = moved(a);
+  ClipPoint last = moved(a);
   const auto cut = [&](double border, bool crosses) {
     if (!crosses) return;
-    Point p;
+    ClipPoint p;
     p.at[axis] = border;
     p.at[other] = clamped(crossing(edge, border), min_of(edge.y0, edge.y1), max_of(edge.y0, edge.y1));
     visit(last, p);
@@ -89,7 +89,7 @@ class Clipper {
     for (int axis = 0; axis < 2; ++axis)
       for (int far = 0; far < 2; ++far)
         borders_[axis][far].net([&](double from, double to) {
-          Point a, b;
+          ClipPoint a, b;
           a.at[axis] = b.at[axis] = far ? limit_.at[axis] : 0;
           a.at[1 - axis] = from, b.at[1 - axis] = to;
           visit(a, b);
@@ -99,19 +99,19 @@ class Clipper {
  private:
   template <class T, class Visit>
   void clip_segment(const T* s, Visit&& visit) {
-    const Point a{{s[0], s[1]}}, b{{s[2], s[3]}};
+    const ClipPoint a{{s[0], s[1]}}, b{{s[2], s[3]}};
     if (!(is_finite(s[0]) && is_finite(s[1]) && is_finite(s[2]) && is_finite(s[3]))) return visit(a, b);
     if (s[0] == s[2] && s[1] == s[3]) {  // a point: in or out
       if (0 <= s[0] && s[0] <= limit_.at[0] && 0 <= s[1] && s[1] <= limit_.at[1]) visit(a, b);
       return;
     }
-    clamp_along(0, limit_.at[0], a, b, [&](Point c, Point d) {
-      clamp_along(1, limit_.at[1], c, d, [&](Point e, Point f) { place(e, f, visit); });
+    clamp_along(0, limit_.at[0], a, b, [&](ClipPoint c, ClipPoint d) {
+      clamp_along(1, limit_.at[1], c, d, [&](ClipPoint e, ClipPoint f) { place(e, f, visit); });
     });
   }
 
   template <class Visit>
-  void place(Point a, Point b, Visit&& visit) {
+  void place(ClipPoint a, ClipPoint b, Visit&& visit) {
     if (a.at[0] == b.at[0] && a.at[1] == b.at[1]) return;
     for (int axis = 0; axis < 2; ++axis)
       if (a.at[axis] == b.at[axis] && (a.at[axis] == 0 || a.at[axis] == limit_.at[axis]))
@@ -119,7 +119,7 @@ class Clipper {
     visit(a, b);
   }
 
-  Point limit_;
+  ClipPoint limit_;
   Passages borders_[2][2];  // of x, of y; near, far
 };
 

@@ -114,7 +114,7 @@ Tensor outlines_boxes(const Tensor& segments_in, const Tensor& offsets_in) {
 }
 
 template <class T>
-OutlinesTensors from_polygons_cpu(const Polygons<T>& p, const Tensor& vertices, bool largest) {
+OutlinesTensors from_polygons_cpu(const PolygonRings<T>& p, const Tensor& vertices, bool largest) {
   return build_outlines<T>(p.count, vertices, kOutlinesPerTask, [&] {
     return [&](int64_t m, std::vector<Segment<T>>& segments) {
       const auto add = [&](int64_t ring, double area) {
@@ -228,7 +228,7 @@ OutlinesTensors outlines_clip(const Tensor& segments_in, const Tensor& offsets_i
     return build_outlines<T>(offsets.size(0) - 1, segments, kOutlinesPerTask, [&] {
       return [=, clipper = Clipper(static_cast<double>(width), static_cast<double>(height))](
                  int64_t m, std::vector<Segment<T>>& clipped) mutable {
-        clipper.clip(data + 4 * at[m], at[m + 1] - at[m], [&](Point a, Point b) {
+        clipper.clip(data + 4 * at[m], at[m + 1] - at[m], [&](ClipPoint a, ClipPoint b) {
           clipped.push_back(
               {static_cast<T>(a.at[0]), static_cast<T>(a.at[1]), static_cast<T>(b.at[0]), static_cast<T>(b.at[1])});
         });
@@ -253,7 +253,7 @@ OutlinesTensors outlines_from_polygons(const Tensor& vertices_in, const Tensor& 
   check_offsets(op, "polygon_offsets", polygon_offsets, ring_offsets.size(0) - 1);
   if (vertices.is_cuda()) no_cuda_kernel(op);
   return dispatch_float(vertices.scalar_type(), [&]<class T>() {
-    const Polygons<T> params{
+    const PolygonRings<T> params{
         .vertices = vertices.const_data_ptr<T>(),
         .ring_offsets = ring_offsets.const_data_ptr<int64_t>(),
         .polygon_offsets = polygon_offsets.const_data_ptr<int64_t>(),

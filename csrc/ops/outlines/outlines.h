@@ -99,7 +99,7 @@ PM_HD Vec2<double> centroid(const MidpointSums& sums) {
 
 // Rings of vertices, several to an instance.
 template <class T>
-struct Polygons {
+struct PolygonRings {
   const T* vertices;               // [V, 2] pixels: x, y, contiguous
   const int64_t* ring_offsets;     // [K + 1] ring k has the vertices ring_offsets[k] … ring_offsets[k + 1] − 1
   const int64_t* polygon_offsets;  // [M + 1] instance m has the rings polygon_offsets[m] … polygon_offsets[m + 1] − 1

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "../../common/check.h"
+#include "../../common/directions.h"
 #include "../../common/polygon.h"
 #include "../../common/torch.h"
 
@@ -16,12 +17,6 @@ namespace {
 
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
 constexpr int64_t kRowsPerTask = 16;  // outlines of 30 to 300 segments: 10 to 100 µs, well above the cost of a task
-
-std::vector<Vec2<double>> ray_directions(int64_t num_rays) {
-  std::vector<Vec2<double>> directions(num_rays);
-  for (int64_t k = 0; k < num_rays; ++k) directions[k] = ray_direction(k, num_rays);
-  return directions;
-}
 
 // Calls visit(a, b) with the ends of every segment, seen from the origin. Segments with NaN or inf are passed over.
 template <class T, class Visit>

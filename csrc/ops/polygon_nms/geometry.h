@@ -19,9 +19,8 @@ struct Polygons {
   }
 
   Shape shape(int64_t i) const {
-    if (num_vertices < 3) return {};
     const auto vertex = ring(i);
-    return summarise(num_vertices, vertex, vertex(0));
+    return summarise(num_vertices, vertex, num_vertices > 0 ? vertex(0) : Vec2<double>{});
   }
 
   class Query {
@@ -98,11 +97,5 @@ struct Stars {
     Star star_{};
   };
 };
-
-inline std::vector<Vec2<double>> ray_directions(int64_t num_rays) {
-  std::vector<Vec2<double>> directions(num_rays);
-  for (int64_t k = 0; k < num_rays; ++k) directions[k] = ray_direction(k, num_rays);
-  return directions;
-}
 
 }  // namespace polarmask

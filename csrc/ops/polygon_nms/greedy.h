@@ -34,7 +34,8 @@ std::vector<int64_t> greedy_nms(const Geometry& geometry, const int64_t* order, 
   for (int64_t rank = 0; rank < std::ssize(ranked_classes); ++rank) ranked_classes[rank] = classes[order[rank]];
   const Neighbours neighbours(shapes, classes ? ranked_classes.data() : nullptr);
 
-  std::vector<uint8_t> dead(count, 0);
+  std::vector<uint8_t> dead(count);
+  for (int64_t rank = 0; rank < count; ++rank) dead[rank] = !shapes[rank].finite;
   const auto is_dead = [&](int64_t rank) { return std::atomic_ref(dead[rank]).load(std::memory_order_relaxed) != 0; };
   const auto kill = [&](int64_t rank) { std::atomic_ref(dead[rank]).store(1, std::memory_order_relaxed); };
   // Calls visit(other) for every living shape up to `last` that `rank` suppresses.

@@ -1,6 +1,7 @@
 #include <algorithm>
 
 #include "../../common/check.h"
+#include "../../common/directions.h"
 #include "../../common/torch.h"
 #include "geometry.h"
 

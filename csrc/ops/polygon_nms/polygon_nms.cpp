@@ -2,6 +2,7 @@
 #include <array>
 
 #include "../../common/check.h"
+#include "../../common/directions.h"
 #include "../../common/torch.h"
 #include "greedy.h"
 

@@ -1,20 +1,21 @@
 // What both intersection algorithms share: the summary of a shape, and what is decided from two summaries alone.
 //
-// An empty shape has area 0 and overlaps nothing: fewer than three vertices, no area, or anything that is not finite,
-// be it a vertex or a size that overflows.
+// A shape without area overlaps nothing: fewer than three vertices, no area, or anything that is not finite, be it a
+// vertex or a size that overflows. What is not finite is no shape at all: NMS never keeps it.
 #pragma once
 
 #include "../../common/polar.h"
 
 namespace polarmask {
 
-struct Box {
+struct Extent {
   double x0, y0, x1, y1;  // pixels
 };
 
 struct Shape {
-  Box box;
+  Extent box;
   double area;  // square pixels
+  bool finite;  // else box and area are 0
 };
 
 // Sizes of two shapes and of what they share, in one unit of area.
@@ -25,13 +26,13 @@ struct Overlap {
 // What inter is measured against.
 enum class Metric { kIou, kIomin };
 
-// Box and area of the polygon vertex(0), vertex(1), …, vertex(count - 1). The area is summed relative to `anchor`, a
+// Extent and area of the polygon vertex(0), vertex(1), …, vertex(count - 1). The area is summed relative to `anchor`, a
 // point nearby: far from the origin the products would swallow it. In the order of star_sweep, to the same bits.
 template <class Vertex>
 PM_HD Shape summarise(int64_t count, const Vertex& vertex, Vec2<double> anchor) {
-  if (count < 3) return {};
+  if (count == 0) return {{}, 0, true};
   Vec2<double> p = vertex(0);
-  Box box{p.x, p.y, p.x, p.y};
+  Extent box{p.x, p.y, p.x, p.y};
   double doubled = 0;
   for (int64_t j = 0; j < count; ++j) {
     const Vec2<double> q = vertex(j + 1 < count ? j + 1 : 0);
@@ -39,8 +40,9 @@ PM_HD Shape summarise(int64_t count, const Vertex& vertex, Vec2<double> anchor) 
     doubled += cross(p - anchor, q - anchor);
     p = q;
   }
+  if (count < 3) doubled *= 0;  // and NaN stays NaN
   if (!is_finite(doubled) || !is_finite(box.x1 - box.x0) || !is_finite(box.y1 - box.y0)) return {};
-  return {box, doubled < 0 ? -0.5 * doubled : 0.5 * doubled};
+  return {box, doubled < 0 ? -0.5 * doubled : 0.5 * doubled, true};
 }
 
 PM_HD double whole(const Overlap& o, Metric metric) {
@@ -53,7 +55,7 @@ PM_HD double overlap_share(const Overlap& o, Metric metric) { return o.inter > 0
 // Without a division, so that a threshold that is hit exactly does not depend on its rounding.
 PM_HD bool exceeds(const Overlap& o, Metric metric, double threshold) { return o.inter > threshold * whole(o, metric); }
 
-PM_HD bool boxes_overlap(const Box& a, const Box& b) {
+PM_HD bool boxes_overlap(const Extent& a, const Extent& b) {
   return a.x0 < b.x1 && b.x0 < a.x1 && a.y0 < b.y1 && b.y0 < a.y1;
 }
 

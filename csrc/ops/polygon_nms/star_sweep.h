@@ -28,10 +28,10 @@ struct Star {
 // Shorter rays count as 0: products with them would leave double's range, and with it the order of the spokes.
 constexpr double kShortestRay = 1e-100;
 
-// Length of a ray as it counts: negative ones are 0, NaN stays.
+// Length of a ray as it counts: negative ones are 0, NaN stays, −∞ becomes it.
 template <class T>
 PM_HD double ray_length(T ray) {
-  return ray < T(kShortestRay) ? 0.0 : static_cast<double>(ray);
+  return static_cast<double>(ray < T(kShortestRay) ? ray - ray : ray);
 }
 
 // The caller owns the memory of the spokes and sectors, R + 1 and R elements.

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "../../common/check.h"
+#include "../../common/directions.h"
 #include "../../common/ragged.h"
 #include "../../common/torch.h"
 #include "runs.h"
@@ -15,12 +16,6 @@ namespace {
 
 constexpr int64_t kRowsPerTask = 256;    // of rays to points: some 10 µs, well above the cost of handing out a task
 constexpr int64_t kColumnsPerTask = 64;  // of the label image: 256 bytes a row, so that tasks share few cache lines
-
-std::vector<Vec2<double>> ray_directions(int64_t num_rays) {
-  std::vector<Vec2<double>> directions(num_rays);
-  for (int64_t k = 0; k < num_rays; ++k) directions[k] = ray_direction(k, num_rays);
-  return directions;
-}
 
 // ---- CPU: the same three loops for every kind of shape ----
 
