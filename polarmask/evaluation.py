@@ -43,7 +43,7 @@ def evaluate(detector: Detector, data: DataSet) -> Evaluation:
         found = detector(sample.image)
         results += coco_results(found, sample.size, sample.image_id, list(detector.categories))
         seconds += time.perf_counter() - began
-    truth = COCO(data.ground_truth())
+    truth = COCO(data.ground_truth(), use_deepcopy=True)  # the evaluation writes into it
     precision = {kind: _precision(truth, results, kind) for kind in ("segm", "bbox")}
     metrics: dict[str, float] = {}
     for kind, values in precision.items():

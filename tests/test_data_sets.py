@@ -1,3 +1,4 @@
+import copy
 import json
 import subprocess
 
@@ -6,6 +7,8 @@ import pytest
 import torch
 from PIL import Image
 from pycocotools import mask as coco_mask
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
 
 import polarmask
 from polarmask.data import Coco, Nuclei, Shapes, build_data
@@ -125,28 +128,55 @@ def test_coco(tmp_path):
     assert len(third.outlines) == len(third.labels) == 0
 
 
-def test_perfect_detections_score_1(tmp_path):
-    """The evaluation itself: a detector that knows the answer."""
-    data = Shapes(4, 96)
-    truth = data.ground_truth()
+class Oracle:
+    """A detector that knows the annotations of a data set and changes them at will."""
 
-    class Oracle:
-        categories = data.categories
-        calls = iter(range(4))
+    def __init__(self, data, change, patch):
+        self.truth, self.categories, self.change = data.ground_truth(), data.categories, change
+        patch.setattr("polarmask.evaluation.coco_results", self.results)
 
-        def __call__(self, image):
-            return next(self.calls)
+    def __call__(self, image):
+        return {}
 
-    def results(n, size, image_id, category_ids):
+    def results(self, found, size, image_id, category_ids):
         keys = ("image_id", "category_id", "bbox", "segmentation")
-        entries = [entry for entry in truth["annotations"] if entry["image_id"] == image_id]
-        return [{**{key: entry[key] for key in keys}, "score": 0.9} for entry in entries]
+        mine = [entry for entry in self.truth["annotations"] if entry["image_id"] == image_id]
+        return [changed for entry in mine for changed in self.change({key: entry[key] for key in keys})]
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("polarmask.evaluation.coco_results", results)
-        metrics = evaluate(Oracle(), data).metrics
+
+def test_perfect_detections_score_1(monkeypatch):
+    data = Shapes(4, 96)
+    metrics = evaluate(Oracle(data, lambda entry: [{**entry, "score": 0.9}], monkeypatch), data).metrics
     assert metrics["segm/AP"] == metrics["bbox/AP"] == metrics["segm/AP/star"] == 1
-    assert metrics["instances"] == len(truth["annotations"])
+    assert metrics["instances"] == len(data.ground_truth()["annotations"])
+
+
+def test_numbers_are_those_of_pycocotools(monkeypatch):
+    rng = np.random.default_rng(0)
+
+    def shifted_twice(entry):
+        found = []
+        for _ in range(2):
+            shift = rng.integers(0, 5, 2)
+            mask = np.roll(coco_mask.decode(entry["segmentation"]), shift, (0, 1))
+            box = [entry["bbox"][0] + float(shift[1]), entry["bbox"][1] + float(shift[0]), *entry["bbox"][2:]]
+            rle = coco_mask.encode(np.asfortranarray(mask))
+            found.append({**entry, "segmentation": rle, "bbox": box, "score": float(rng.random())})
+        return found
+
+    data = Shapes(8, 96)
+    evaluation = evaluate(Oracle(data, shifted_twice, monkeypatch), data)
+    truth = COCO()
+    truth.dataset = data.ground_truth()
+    truth.createIndex()
+    for kind in ("segm", "bbox"):
+        peer = COCOeval(truth, truth.loadRes(copy.deepcopy(evaluation.results)), kind)
+        peer.evaluate()
+        peer.accumulate()
+        peer.summarize()
+        ours = [evaluation.metrics[f"{kind}/{name}"] for name in ("AP", "AP50", "AP75")]
+        assert 0.1 < ours[0] < 0.9
+        assert ours == pytest.approx(peer.stats[:3], abs=1e-12)
 
 
 def loaded(workers=0, seed=0, epoch=0):

@@ -8,7 +8,7 @@ import pytest
 import tifffile
 import torch
 from PIL import Image
-from test_data_sets import nuclei  # noqa: F401
+from test_data_sets import coco_folder, nuclei  # noqa: F401
 
 import polarmask
 from polarmask.config import OptimConfig
@@ -75,6 +75,16 @@ def test_command_line_and_mixed_precision(run, tmp_path):
     (first, *_), (exact, *_) = losses(tmp_path), losses(run[1])
     assert first["loss/mask"] == pytest.approx(exact["loss/mask"], rel=0.05)
     assert first != exact
+
+
+def test_coco_folder(run, tmp_path):
+    coco_folder(tmp_path)
+    options = ["--data.dataset", "coco", "--data.root", str(tmp_path), "--data.train", "val", "--data.test", "val"]
+    train_main([*run[0], *options, "--data.resize", "[64,32]", "--out", str(tmp_path / "out")])
+    metrics = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    assert metrics["instances"] == 2  # and a crowd
+    assert {"segm/AP/cat", "segm/AP/dog"} <= set(metrics)
+    assert polarmask.load(tmp_path / "out" / "last.safetensors").categories == {4: "dog", 9: "cat"}
 
 
 def test_evaluate_repeats_the_final_numbers(run, tmp_path):
