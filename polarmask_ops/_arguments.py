@@ -1,5 +1,6 @@
 """Checks and conversions of arguments that the public functions share. Errors name op, argument, expected and got."""
 
+import operator
 from collections.abc import Sequence
 from typing import Any
 
@@ -43,11 +44,21 @@ def choice(op: str, name: str, value: str, choices: Sequence[str]) -> str:
     return value
 
 
+def boolean(op: str, name: str, value: Tensor) -> Tensor:
+    if _tensor(op, name, value).dtype != torch.bool:
+        raise TypeError(f"{op}: expected {name} of dtype bool, got {value.dtype}")
+    return value
+
+
 def image_size(op: str, size: Sequence[int]) -> tuple[int, int]:
     """(H, W), not negative, with less than 2³¹ pixels."""
-    if len(size) != 2:
-        raise ValueError(f"{op}: expected size to be (H, W), got {tuple(size)}")
-    height, width = size
+    try:
+        sides = [side if isinstance(side, torch.SymInt) else operator.index(side) for side in size]
+    except TypeError as error:
+        raise TypeError(f"{op}: expected size to be (H, W), two integers, got {size!r}") from error
+    if len(sides) != 2:
+        raise ValueError(f"{op}: expected size to be (H, W), got {tuple(sides)}")
+    height, width = sides
     if height < 0 or width < 0 or height * width >= 2**31:
-        raise ValueError(f"{op}: expected size to be (H, W) with H, W >= 0 and H * W < 2**31, got {tuple(size)}")
+        raise ValueError(f"{op}: expected size to be (H, W) with H, W >= 0 and H * W < 2**31, got {tuple(sides)}")
     return height, width

@@ -90,7 +90,7 @@ def cast_rays(
     instance = _arguments.int64(op, "instance", instance)
     _arguments.choice(op, "method", method, _METHODS)
     distances: Tensor = torch.ops.polarmask.cast_rays(
-        origins, segments, offsets, instance, num_rays, method, float(min_distance)
+        origins.detach(), segments.detach(), offsets, instance, num_rays, method, float(min_distance)
     )
     return distances
 
@@ -136,7 +136,7 @@ def encode_targets(
     num_rays, method, min_distance
         As in :func:`cast_rays`.
     regress_ranges : sequence of (float, float)
-        Least and largest box distance learnt on each level, pixels.
+        Least and largest box distance learnt on each level, pixels; the least first.
     center_radius : float
         Strides, above 0; infinite: the whole box.
     centers : Tensor, shape (M, 2), float, optional
@@ -181,21 +181,19 @@ def encode_targets(
     if centers is None:
         centers = outlines.centroids()
     _arguments.choice(op, "method", method, _METHODS)
-    if ignore is not None and ignore.dtype != torch.bool:
-        raise TypeError(f"{op}: expected ignore of dtype bool, got {ignore.dtype}")
     return PolarTargets(
         *torch.ops.polarmask.encode_targets(
             _pairs(op, "level_shapes", level_shapes),
             list(strides),
             [_finite(bound) for bound in _pairs(op, "regress_ranges", regress_ranges)],
-            _arguments.float32(op, "boxes", boxes),
+            _arguments.float32(op, "boxes", boxes).detach(),
             _arguments.int64(op, "labels", labels),
-            segments.float(),
+            segments.float().detach(),
             offsets,
             _arguments.int64(op, "image_offsets", image_offsets),
-            _arguments.float32(op, "centers", centers),
-            None if areas is None else _arguments.float32(op, "areas", areas),
-            ignore,
+            _arguments.float32(op, "centers", centers).detach(),
+            None if areas is None else _arguments.float32(op, "areas", areas).detach(),
+            None if ignore is None else _arguments.boolean(op, "ignore", ignore),
             num_rays,
             _finite(center_radius),
             method,

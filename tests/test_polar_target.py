@@ -298,6 +298,8 @@ class TestEncodeTargets(OpTester):
         Bad({"level_shapes": [(-1, 2), (5, 6)]}, ValueError, ("level_shapes", "not negative", "(-1, 2)")),
         Bad({"level_shapes": [(2**40, 2**40), (5, 6)]}, ValueError, ("level_shapes", "2**31", "1099511627776")),
         Bad({"strides": [8, 0]}, ValueError, ("strides", "above 0", "0")),
+        Bad({"regress_ranges": [(0, 1), (2, 1)]}, ValueError, ("regress_ranges", "low to high", "(2, 1)")),
+        Bad({"regress_ranges": [(0, 1), (math.nan, 1)]}, ValueError, ("regress_ranges", "(nan, 1)")),
         Bad({"boxes": torch.rand(7, 5)}, ValueError, ("boxes", "(M, 4)", "(7, 5)")),
         Bad({"boxes": torch.ones(7, 4, dtype=torch.int64)}, TypeError, ("boxes", "floating-point", "int64")),
         Bad({"boxes": torch.rand(6, 4)}, ValueError, ("as many outlines as boxes, 6", "got 7")),
@@ -310,6 +312,7 @@ class TestEncodeTargets(OpTester):
         Bad({"centers": torch.rand(7, 3)}, ValueError, ("centers", "(M, 2)", "(7, 3)")),
         Bad({"areas": torch.rand(7, 1)}, ValueError, ("areas", "(M,)", "(7, 1)")),
         Bad({"ignore": torch.zeros(7)}, TypeError, ("ignore", "bool", "float32")),
+        Bad({"ignore": [True] * 7}, TypeError, ("ignore", "tensor", "list")),
         Bad({"ignore": torch.zeros(6, dtype=torch.bool)}, ValueError, ("ignore", "(M,)", "(6,)")),
         Bad({"center_radius": 0.0}, ValueError, ("center_radius", "> 0", "0")),
         Bad({"center_radius": math.nan}, ValueError, ("center_radius", "nan")),
@@ -382,6 +385,35 @@ def test_empty_levels_cost_nothing():
         ignore=torch.arange(7) % 2 == 0,
     )
     assert targets.rays.shape == (3, 0, 12)
+
+
+def test_gradients_stop():
+    sample = batch()
+    outlines = sample["outlines"]
+    wanting = {name: sample[name].clone().requires_grad_() for name in ("boxes", "centers")}
+    wanting["outlines"] = Outlines(outlines.segments.clone().requires_grad_(), outlines.offsets)
+    targets = encode_targets(**{**sample, **wanting, "areas": torch.rand(7, requires_grad=True)})
+    origins = torch.rand(1, 2, requires_grad=True)
+    distances = cast_rays(origins, wanting["outlines"], torch.tensor([0]))
+    assert not any(tensor.requires_grad for tensor in (*targets, distances))
+
+
+def test_rays_beyond_float32_have_no_centerness():
+    far = torch.tensor([[-3e38, -3e38, 3e38, -3e38], [3e38, -3e38, -3e38, 3e38], [-3e38, 3e38, -3e38, -3e38]])
+    targets = encode_targets(
+        [(1, 1)],
+        [1],
+        torch.tensor([[0.0, 0.0, 1.0, 1.0]]),
+        torch.tensor([3]),
+        Outlines(far, torch.tensor([0, 3])),
+        torch.tensor([0, 1]),
+        num_rays=8,
+        regress_ranges=[(0, 1)],
+        centers=torch.tensor([[0.5, 0.5]]),
+        min_distance=math.inf,
+    )
+    assert targets.rays.isinf().all()
+    assert targets.centerness.tolist() == [[0.0]]
 
 
 def test_images_do_not_see_each_other():

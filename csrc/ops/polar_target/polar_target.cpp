@@ -266,7 +266,7 @@ void write_positive(const Positive& positive, const Instances& instances, const 
   float* const row = targets.rays + point * num_rays;
   cast(instances.segments_of(m), instances.num_segments(m), {at.x, at.y}, row);
   const auto [shortest, longest] = std::minmax_element(row, row + num_rays);
-  targets.centerness[point] = *longest > 0 ? std::sqrt(*shortest / *longest) : 0.0f;
+  targets.centerness[point] = *longest > 0 && is_finite(*longest) ? std::sqrt(*shortest / *longest) : 0.0f;
 }
 
 std::vector<Level> levels_of(const char* op, const std::vector<int64_t>& shapes, const std::vector<int64_t>& strides,
@@ -281,6 +281,8 @@ std::vector<Level> levels_of(const char* op, const std::vector<int64_t>& shapes,
     check(height >= 0 && width >= 0 && (width == 0 || height <= INT32_MAX / width), op,
           ": expected level_shapes not negative, with fewer than 2**31 points, got (", height, ", ", width, ")");
     check(strides[k] > 0, op, ": expected strides above 0, got ", strides[k]);
+    check(ranges[2 * k] <= ranges[2 * k + 1], op, ": expected regress_ranges from low to high, got (", ranges[2 * k],
+          ", ", ranges[2 * k + 1], ")");
     if (height == 0 || width == 0) continue;  // its other side may be endless
     levels.push_back({.height = height,
                       .width = width,
