@@ -75,6 +75,7 @@ class RLE:
             If the sizes differ, there is none, a string is malformed, or counts do not sum to H * W.
         """
         op = "RLE.from_coco"
+        objects = list(objects)
         sizes = {tuple(each["size"]) for each in objects} | ({tuple(size)} if size is not None else set())
         if len(sizes) != 1:
             raise ValueError(f"{op}: expected one size, got {sorted(sizes) or 'no object and no size'}")

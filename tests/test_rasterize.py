@@ -55,6 +55,8 @@ BAD_SIZES = (
     Bad({"size": (-1, 4)}, ValueError, ("size", "(-1, 4)")),
     Bad({"size": (2**16, 2**15)}, ValueError, ("size", "2**31")),
     Bad({"size": (4, 4, 3)}, ValueError, ("size", "(H, W)")),
+    Bad({"size": (4.0, 4)}, TypeError, ("size", "(H, W)", "(4.0, 4)")),
+    Bad({"size": 4}, TypeError, ("size", "(H, W)", "got 4")),
 )
 BAD_POLYGONS = (
     Bad({"polygons": torch.ones(3, 4, 2, dtype=torch.int64)}, TypeError, ("polygons", "floating-point", "int64")),

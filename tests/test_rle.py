@@ -1,3 +1,5 @@
+import json
+
 import numpy as np
 import pycocotools.mask as coco
 import pytest
@@ -132,6 +134,7 @@ def test_one_size():
     with pytest.raises(ValueError, match="no size"):
         RLE.from_coco([])
     assert len(RLE.from_coco([], size=(4, 4))) == 0
+    assert len(RLE.from_coco(iter(objects[:1]))) == 1
     with pytest.raises(ValueError, match="one size"):
         RLE.cat([RLE.from_coco(objects[:1]), RLE.from_coco(objects[1:])])
 
@@ -168,6 +171,27 @@ def test_made_up_tensors_are_refused(counts, offsets):
     for method in (rle.to_masks, rle.boxes):
         with pytest.raises(ValueError, match="expected"):
             method()
+
+
+@pytest.mark.parametrize("method", ["areas", "boxes", "to_coco", "to_masks"])
+def test_counts_that_are_none(method):
+    offsets = torch.tensor([0, 2])
+    with pytest.raises(ValueError, match=r"expected counts of dtype int32"):
+        getattr(RLE(torch.tensor([3, 9]), offsets, (3, 4)), method)()
+    with pytest.raises(ValueError, match=r"expected counts not to be negative, got -1 at index 1"):
+        getattr(RLE(torch.tensor([13, -1], dtype=torch.int32), offsets, (3, 4)), method)()
+
+
+def test_size_is_made_of_plain_integers():
+    masks = torch.ones(1, 3, 4, dtype=torch.bool)
+    objects = [{"size": np.array([3, 4]), "counts": b"0<"}]
+    rle = RLE.from_coco(objects)
+    assert rle == RLE.from_masks(masks)
+    assert json.dumps(rle.to_coco()[0]["size"]) == "[3, 4]"
+
+
+def test_masks_without_rows_cost_nothing():
+    assert RLE.from_masks(torch.zeros(1, 0, 2**40, dtype=torch.bool)).counts.tolist() == [0]
 
 
 @pytest.mark.parametrize(

@@ -35,13 +35,21 @@ Ragged<T> ragged(const char* op, const char* name, const Tensor& data, const Ten
   return {data.const_data_ptr<T>(), offsets.const_data_ptr<int64_t>(), offsets.size(0) - 1};
 }
 
-// The tensors of polarmask_ops.RLE, which the caller keeps contiguous.
-inline Ragged<int32_t> checked_runs(const char* op, const Tensor& counts, const Tensor& offsets, ImageSize size) {
+// The tensors of polarmask_ops.RLE, which the caller keeps contiguous: run lengths of images of any size …
+inline Ragged<int32_t> checked_runs(const char* op, const Tensor& counts, const Tensor& offsets) {
   check(counts.scalar_type() == ScalarType::Int, op, ": expected counts of dtype int32");
   const auto runs = ragged<int32_t>(op, "counts", counts, offsets);
+  for (int64_t k = 0; k < counts.size(0); ++k)
+    check(runs.data[k] >= 0, op, ": expected counts not to be negative, got ", runs.data[k], " at index ", k);
+  return runs;
+}
+
+// … and of this one.
+inline Ragged<int32_t> checked_runs(const char* op, const Tensor& counts, const Tensor& offsets, ImageSize size) {
+  const auto runs = checked_runs(op, counts, offsets);
   for (int64_t n = 0; n < runs.size; ++n)
     check(fits(runs.row(n), runs.length(n), size.height * size.width), op, ": expected the counts of instance ", n,
-          " not to be negative and to sum to ", size.height, " * ", size.width);
+          " to sum to ", size.height, " * ", size.width);
   return runs;
 }
 

@@ -25,7 +25,7 @@ std::tuple<Tensor, Tensor> masks_to_rle(const Tensor& masks_in) {
   const auto* pixels = masks.const_data_ptr<bool>();
   return build_ragged<int32_t>(masks.size(0), masks, ScalarType::Int, [&, height = height, width = width] {
     return [=, rows = ColumnRows()](int64_t n, std::vector<int32_t>& counts) mutable {
-      rows.collect(pixels + n * height * width, height, width);
+      rows.collect(pixels + n * height * width, height, height > 0 ? width : 0);
       rows.append_runs(height, width, counts);
     };
   });
@@ -56,7 +56,7 @@ Tensor rle_to_masks(const Tensor& counts_in, const Tensor& offsets_in, int64_t h
 
 Tensor rle_areas(const Tensor& counts_in, const Tensor& offsets_in) {
   const Tensor counts = torch::stable::contiguous(counts_in), offsets = torch::stable::contiguous(offsets_in);
-  const auto runs = ragged<int32_t>("rle_areas", "counts", counts, offsets);
+  const auto runs = checked_runs("rle_areas", counts, offsets);
   const Tensor areas_out = torch::stable::new_empty(counts, {runs.size}, ScalarType::Long);
   auto* areas = areas_out.mutable_data_ptr<int64_t>();
   parallel_for(0, runs.size, kInstancesPerTask, [&](int64_t first, int64_t last) {
@@ -96,7 +96,7 @@ Tensor rle_boxes(const Tensor& counts_in, const Tensor& offsets_in, int64_t heig
 
 std::tuple<Tensor, Tensor> rle_to_strings(const Tensor& counts_in, const Tensor& offsets_in) {
   const Tensor counts = torch::stable::contiguous(counts_in), offsets = torch::stable::contiguous(offsets_in);
-  const auto runs = ragged<int32_t>("rle_to_strings", "counts", counts, offsets);
+  const auto runs = checked_runs("rle_to_strings", counts, offsets);
   return build_ragged<uint8_t>(runs.size, counts, ScalarType::Byte, [&] {
     return [&](int64_t n, std::vector<uint8_t>& string) {
       encode_counts(runs.row(n), runs.length(n), [&](uint8_t character) { string.push_back(character); });
