@@ -29,6 +29,10 @@ def select(name: str, offsets: Tensor, index: Index) -> tuple[Tensor, Tensor]:
             raise IndexError(f"{name}: expected an index from {-count} to {count - 1}, got {index}")
         index = slice(index % count, index % count + 1)
     rows = torch.arange(count, device=offsets.device)[index]
+    if rows.dim() == 0:
+        rows = rows[None]
+    if rows.dim() != 1:
+        raise IndexError(f"{name}: expected an index of at most one dimension, got {index!r}")
     lengths = offsets.diff()[rows]
     selected = from_lengths(lengths)
     shifts = torch.repeat_interleave(offsets[rows] - selected[:-1], lengths)

@@ -33,7 +33,7 @@ class Outlines:
     Notes
     -----
     A pytree, known to ``torch.export``. So that any tree of two leaves can be built, the constructor checks nothing;
-    every use does.
+    every function of it does.
 
     Examples
     --------
@@ -313,8 +313,10 @@ def _ring(op: str, name: str, ring: Any) -> Tensor:
     """Vertices (V, 2)."""
     if not isinstance(ring, Tensor):
         try:
-            ring = torch.from_numpy(np.ascontiguousarray(ring, None if isinstance(ring, np.ndarray) else np.float32))
-        except (TypeError, ValueError) as error:
+            # Writable, else torch warns.
+            dtype = None if isinstance(ring, np.ndarray) else np.float32
+            ring = torch.from_numpy(np.require(ring, dtype, ["C", "W"]))
+        except (OverflowError, TypeError, ValueError) as error:
             raise TypeError(f"{op}: expected {name} to be a ring of numbers, got {ring!r:.80}") from error
     vertices: Tensor = ring.detach()
     if vertices.dim() == 1 and vertices.shape[0] % 2 == 0:

@@ -1,6 +1,7 @@
 import itertools
 import math
 import pickle
+import warnings
 from pathlib import Path
 
 import cv2
@@ -149,10 +150,11 @@ class TestFromPolygons(FromTester):
         Bad({"polygons": torch.zeros(1, 3, 2)}, TypeError, ("polygons", "list of lists of rings", "Tensor")),
         Bad({"polygons": [{"counts": b"", "size": [1, 1]}]}, TypeError, ("polygons[0]", "list of rings", "dict")),
         Bad({"polygons": [[SQUARE], np.zeros((4, 2))]}, TypeError, ("polygons[1]", "list of rings", "ndarray")),
-        Bad({"polygons": [SQUARE]}, ValueError, ("polygons[0][0]", "(V, 2)", "(1,)")),
+        Bad({"polygons": [SQUARE]}, ValueError, ("polygons[0][0]", "(V, 2)", "shape ()")),
         Bad({"polygons": [[SQUARE, SQUARE[:-1]]]}, ValueError, ("polygons[0][1]", "even", "(7,)")),
         Bad({"polygons": [[np.zeros((2, 3))]]}, ValueError, ("polygons[0][0]", "(V, 2)", "(2, 3)")),
         Bad({"polygons": [[["a", "b"]]]}, TypeError, ("polygons[0][0]", "numbers", "'a'")),
+        Bad({"polygons": [[[10**400, 0, 1, 1, 2, 2]]]}, TypeError, ("polygons[0][0]", "numbers")),
         Bad({"polygons": [[[[0, 1], [2]]]]}, TypeError, ("polygons[0][0]", "numbers", "[2]")),
         Bad({"polygons": [[torch.zeros(3, 2), torch.zeros(3, 2, device="meta")]]}, ValueError, ("device", "meta")),
     )
@@ -409,6 +411,11 @@ def test_rings_as_lists_arrays_and_tensors():
     assert want.segments.dtype == torch.float32
     for ring in (pairs.tolist(), tuple(flat), pairs.astype(np.float32), torch.tensor(flat), pairs[::-1].astype("f4")):
         assert_same(outlines_from_polygons([[ring]]), want)
+    fixed = np.array(flat, np.float32)
+    fixed.setflags(write=False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert_same(outlines_from_polygons([[fixed]]), want)
     assert outlines_from_polygons([[pairs]]).segments.dtype == torch.float64
     assert outlines_from_polygons([[torch.tensor(SQUARE)]]).segments.dtype == torch.float32
     assert outlines_from_polygons([[torch.tensor(SQUARE).half(), pairs]]).segments.dtype == torch.float64
@@ -471,6 +478,7 @@ def test_indexing(device):
     outlines = outlines_of(device=device)
     sets = segment_sets(outlines)
     assert segment_sets(outlines[3]) == segment_sets(outlines[3 - len(outlines)]) == [sets[3]]
+    assert segment_sets(outlines[torch.tensor(3, device=device)]) == segment_sets(outlines[np.int64(3)]) == [sets[3]]
     assert segment_sets(outlines[2:9:3]) == sets[2:9:3]
     assert segment_sets(outlines[torch.tensor([5, -1, 5], device=device)]) == [sets[5], sets[-1], sets[5]]
     assert segment_sets(outlines[torch.arange(len(outlines), device=device) % 2 == 0]) == sets[::2]
@@ -478,6 +486,8 @@ def test_indexing(device):
     assert [one for outline in outlines for one in segment_sets(outline)] == sets
     with pytest.raises(IndexError):
         outlines[len(outlines)]
+    with pytest.raises(IndexError, match=r"Outlines: expected an index of at most one dimension"):
+        outlines[torch.zeros(1, 2, dtype=torch.int64, device=device)]
 
 
 def test_cat(device):

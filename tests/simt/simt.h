@@ -11,8 +11,6 @@
 
 namespace simt {
 
-inline bool emulating = true;  // whether the host functions of polarmask_ops use their kernels
-
 enum class Order { kForward, kBackward, kRandom };
 
 struct Schedule {
