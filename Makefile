@@ -5,6 +5,9 @@
 #   make lint       ruff, mypy, clang-format
 #   make test-cpp   the C++ tests of the headers, through CMake
 #   make sanitize   the tests of the ops under AddressSanitizer and UndefinedBehaviorSanitizer
+#   make test-simt  the tests of the ops that have CUDA kernels against these kernels, emulated; in three schedules
+#   make test-simt-race, make test-simt-asan: the same in the race detector and under AddressSanitizer
+#   make cuda-report  registers, shared memory and occupancy of every kernel; needs nvcc, no GPU
 #   make wheel      a wheel under dist/, installed in a clean environment and tried there
 PYTHON ?= python3
 VENV ?= .venv
@@ -21,7 +24,14 @@ else
 export POLARMASK_CUDA ?= 0
 endif
 
-.PHONY: setup demo test test-all lint test-cpp sanitize wheel clean
+# The stems with kernels. Once is enough for torch.compile, export and opcheck: schedules are nothing to them.
+SIMT_TESTS := $(shell sed -n 's|^ops/\(.*\)/.*\.cu$$|tests/test_\1.py|p' csrc/sources.txt | sort -u)
+SIMT_PYTEST := $(BIN)/pytest -m "not slow" --capture=sys $(SIMT_TESTS)
+ANY_SCHEDULE := -k "not compile and not export and not opcheck"
+ASAN := LD_PRELOAD="$$($(CXX) -print-file-name=libasan.so) $$($(CXX) -print-file-name=libstdc++.so)" \
+	ASAN_OPTIONS=detect_leaks=0:detect_stack_use_after_return=0 UBSAN_OPTIONS=print_stacktrace=1
+
+.PHONY: setup demo test test-all lint test-cpp sanitize test-simt test-simt-race test-simt-asan cuda-report wheel clean
 setup: $(VENV)/.built
 
 $(VENV)/.installed: pyproject.toml
@@ -59,8 +69,25 @@ test-cpp: $(VENV)/.installed
 # The sanitizers' copy of the package lies before the editable one on the path.
 sanitize: $(VENV)/.installed
 	POLARMASK_SANITIZE=1 POLARMASK_CUDA=0 $(BIN)/python setup.py --quiet build --build-base build/sanitize --build-lib build/sanitize/lib
-	LD_PRELOAD="$$($(CXX) -print-file-name=libasan.so) $$($(CXX) -print-file-name=libstdc++.so)" ASAN_OPTIONS=detect_leaks=0:detect_stack_use_after_return=0 \
-	UBSAN_OPTIONS=print_stacktrace=1 PYTHONPATH=build/sanitize/lib $(BIN)/pytest -m "not slow" --capture=sys $(OPS_TESTS)
+	$(ASAN) PYTHONPATH=build/sanitize/lib $(BIN)/pytest -m "not slow" --capture=sys $(OPS_TESTS)
+
+test-simt test-simt-race test-simt-asan: export POLARMASK_BACKEND = simt
+test-simt: $(VENV)/.installed
+	$(BIN)/python tests/simt/build.py plain
+	PYTHONPATH=build/simt/plain POLARMASK_SIMT_SCHEDULE=forward $(SIMT_PYTEST)
+	PYTHONPATH=build/simt/plain POLARMASK_SIMT_SCHEDULE=backward $(SIMT_PYTEST) $(ANY_SCHEDULE)
+	PYTHONPATH=build/simt/plain POLARMASK_SIMT_SCHEDULE=1 $(SIMT_PYTEST) $(ANY_SCHEDULE)
+
+test-simt-race: $(VENV)/.installed
+	$(BIN)/python tests/simt/build.py race
+	PYTHONPATH=build/simt/race POLARMASK_SIMT_SCHEDULE=1 $(SIMT_PYTEST) $(ANY_SCHEDULE)
+
+test-simt-asan: $(VENV)/.installed
+	$(BIN)/python tests/simt/build.py asan
+	$(ASAN) PYTHONPATH=build/simt/asan $(SIMT_PYTEST) $(ANY_SCHEDULE)
+
+cuda-report: $(VENV)/.installed
+	$(BIN)/python benchmarks/cuda_report.py
 
 wheel: $(VENV)/.installed
 	rm -rf dist build/wheel

@@ -6,10 +6,13 @@
 
 #include "common/polar.h"
 #include "ops/polar_iou/polar_iou.h"
+#ifdef POLARMASK_SIMT
+#include "simt.h"
+#endif
 
 namespace py = pybind11;
 
-PYBIND11_MODULE(_C, m) {
+PYBIND11_MODULE(TORCH_EXTENSION_NAME, m) {
   m.doc() = "Kernels of polarmask_ops.";
   m.def("build_info", [] {
     py::dict info;
@@ -28,4 +31,8 @@ PYBIND11_MODULE(_C, m) {
     const auto u = polarmask::ray_direction(k, num_rays);
     return py::make_tuple(u.x, u.y);
   });
+#ifdef POLARMASK_SIMT
+  m.def("emulate", [](bool emulate) { simt::emulating = emulate; });
+  m.def("schedule", [](const std::string& text) { simt::schedule = simt::parse_schedule(text); });
+#endif
 }

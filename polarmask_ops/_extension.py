@@ -1,6 +1,10 @@
-"""Loads ``polarmask_ops._C``, which registers the ops; says what is wrong where it cannot, and how to mend it."""
+"""Loads ``polarmask_ops._C``, which registers the ops; says what is wrong where it cannot, and how to mend it.
+
+``POLARMASK_BACKEND=simt`` loads ``_C_simt`` in its place: the CUDA kernels, emulated, for tests (see tests/simt).
+"""
 
 import importlib
+import os
 from types import ModuleType
 
 import torch
@@ -9,6 +13,8 @@ _HOW = "Rebuild it: `pip install --no-build-isolation --force-reinstall --no-dep
 
 
 def load() -> ModuleType:
+    if os.environ.get("POLARMASK_BACKEND") == "simt":
+        return importlib.import_module("_C_simt")
     try:
         return importlib.import_module("polarmask_ops._C")
     except ModuleNotFoundError as error:

@@ -1,3 +1,5 @@
+import os
+
 import hypothesis
 import pytest
 import torch
@@ -7,6 +9,9 @@ from polarmask_ops import _C
 # The same examples in every run, and no deadline: machines are shared.
 hypothesis.settings.register_profile("polarmask", deadline=None, derandomize=True)
 hypothesis.settings.load_profile("polarmask")
+
+if hasattr(_C, "schedule"):  # POLARMASK_BACKEND=simt: the CUDA kernels, emulated
+    _C.schedule(os.environ.get("POLARMASK_SIMT_SCHEDULE", "forward"))
 
 
 def devices() -> list[str]:

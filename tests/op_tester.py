@@ -14,6 +14,10 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
+from polarmask_ops import _C
+
+EMULATED = hasattr(_C, "emulate")  # POLARMASK_BACKEND=simt: CUDA kernels on CPU tensors
+KERNELS = EMULATED or (torch.cuda.is_available() and bool(_C.build_info()["cuda"]))
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 GEOMETRY = (torch.float32, torch.float64)  # exact comparisons: half precision only adds a cast before them
 
@@ -63,6 +67,18 @@ def strided(tensor: Tensor) -> Tensor:
     return view.copy_(tensor)
 
 
+def by_cpu_and_kernels(function: Callable[..., Any], kwargs: dict[str, Any]) -> tuple[Any, Any]:
+    """What the CPU loops and the CUDA kernels make of a call; the kernels run on a GPU or emulated."""
+    if not EMULATED:
+        return function(**kwargs), change_tensors(function(**change_tensors(kwargs, Tensor.cuda)), Tensor.cpu)
+    try:
+        _C.emulate(False)
+        by_cpu = function(**kwargs)
+    finally:
+        _C.emulate(True)
+    return by_cpu, function(**kwargs)
+
+
 class Recorder(TorchFunctionMode):
     """Keeps the calls of torch.ops.polarmask that a public function makes."""
 
@@ -105,6 +121,10 @@ class OpTester:
         """rtol and atol against the reference; none: equal."""
         return {"rtol": 0.0, "atol": 0.0}
 
+    def tolerance_of_kernels(self, dtype: torch.dtype) -> dict[str, float]:
+        """rtol and atol of the CUDA kernels against the CPU loops; none: equal."""
+        return {"rtol": 0.0, "atol": 0.0}
+
     def compare(self, got: Any, kwargs: dict[str, Any], dtype: torch.dtype) -> None:
         want = type(self).reference(**change_tensors(kwargs, array))
         got_leaves, want_leaves = leaves(got), leaves(want)
@@ -126,6 +146,15 @@ class OpTester:
     def test_empty(self, dtype, device):
         for kwargs in self.empty(dtype, device):
             self.compare(type(self).function(**kwargs), kwargs, dtype)
+
+    @pytest.mark.skipif(not KERNELS, reason="neither a GPU nor the emulator")
+    def test_kernels_agree_with_cpu(self, dtype):
+        torch.manual_seed(0)
+        samples = [self.sample(dtype, "cpu"), *self.more_samples(dtype, "cpu"), *self.empty(dtype, "cpu")]
+        for kwargs in samples:
+            by_cpu, by_kernels = by_cpu_and_kernels(type(self).function, kwargs)
+            for want, got in zip(leaves(by_cpu), leaves(by_kernels), strict=True):
+                torch.testing.assert_close(got, want, **self.tolerance_of_kernels(dtype), equal_nan=True)
 
     def test_gradients(self, device):
         if not self.differentiable:

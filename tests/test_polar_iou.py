@@ -7,7 +7,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from op_tester import Bad, OpTester
+from op_tester import KERNELS, Bad, OpTester, by_cpu_and_kernels
 from reference import polar_iou as reference
 
 from polarmask_ops import polar_centerness, polar_iou, polar_iou_loss
@@ -36,6 +36,10 @@ def rays_like(dtype, device):
 class PolarTester(OpTester):
     def tolerance(self, dtype):
         return TOLERANCE.get(dtype, FLOAT32)
+
+    def tolerance_of_kernels(self, dtype):
+        """Eight ulp: four lanes share the sum over the rays; of positive numbers, so that only rounding differs."""
+        return {"rtol": 8 * torch.finfo(torch.promote_types(dtype, torch.float32)).eps, "atol": 0.0}
 
 
 class TestPolarIoU(PolarTester):
@@ -228,6 +232,57 @@ def test_threads_do_not_change_a_bit():
     finally:
         torch.set_num_threads(threads)
     assert len(set(losses)) == 1
+
+
+@pytest.mark.skipif(not KERNELS, reason="neither a GPU nor the emulator")
+@pytest.mark.parametrize("options", OPTIONS, ids=lambda options: "-".join(map(str, options.values())))
+@pytest.mark.parametrize(
+    ("dtype", "num_rays"), [(torch.float16, 36), (torch.bfloat16, 37), (torch.float32, 36), (torch.float64, 5)]
+)
+def test_kernels_agree_on_hostile_rows(dtype, num_rays, options):
+    """Rows of every kind, 64 of them with anything at all; values, gradients and gradients of gradients."""
+    torch.manual_seed(2)
+    rows = 300
+    pred, target = lengths(rows, torch.float64, "cpu", num_rays), lengths(rows, torch.float64, "cpu", num_rays)
+    weight = torch.rand(rows, dtype=torch.float64)
+    pred[::5] = target[::5]
+    weight[::7] = 0
+    values = torch.tensor([math.nan, math.inf, -math.inf, 1e30, 1e-30, -1.0, 0.0, 1.0], dtype=torch.float64)
+    for tensor in (pred, target):
+        tensor[:64] = values[torch.randint(len(values), (64, num_rays))]
+    weight[:64] = values[torch.randint(len(values), (64,))] if options["reduction"] == "none" else 0
+    if options["log_pred"]:
+        pred = pred.clamp(min=1).log()
+
+    def call(pred, target, weight):
+        leaves = [tensor.detach().requires_grad_() for tensor in (pred, target, weight)]
+        loss = polar_iou_loss(*leaves, **options)
+        along = [torch.linspace(-1, 1, tensor.numel()).view_as(tensor).to(tensor) for tensor in leaves]
+        first = torch.autograd.grad(loss.sum(), leaves, create_graph=True)
+        second = torch.autograd.grad(first, leaves, along)
+        return loss.detach(), [grad.detach() for grad in first], list(second)
+
+    arguments = {"pred": pred.to(dtype), "target": target.to(dtype), "weight": weight.to(dtype)}
+    (loss, *grads), (loss_, *grads_) = by_cpu_and_kernels(call, arguments)
+    eps = torch.finfo(torch.promote_types(dtype, torch.float32)).eps
+    torch.testing.assert_close(loss_, loss, rtol=8 * eps, atol=0, equal_nan=True)
+    for order, (want, got) in enumerate(zip(grads, grads_, strict=True), 1):
+        for left, right in zip(got, want, strict=True):
+            # differences of sums: relative to the largest of their row; rounded to the dtype of the input
+            finite = right.double().nan_to_num(0, 0, 0).abs()
+            largest = finite.amax(1, keepdim=True) if right.dim() == 2 else finite
+            own = torch.finfo(dtype)
+            bound = 64**order * eps * (largest + finite.median()) + own.eps * (finite + own.tiny)
+            wrong = ((left.double() - right.double()).abs() > bound) | (left.isnan() != right.isnan())
+            assert not wrong.any(), (left[wrong], right[wrong])
+
+
+@pytest.mark.skipif(not KERNELS, reason="neither a GPU nor the emulator")
+def test_kernels_agree_on_more_rows_than_their_grid_has():
+    torch.manual_seed(3)
+    pred, target = lengths(70_000, torch.float32, "cpu", 3), lengths(70_000, torch.float32, "cpu", 3)
+    by_cpu, by_kernels = by_cpu_and_kernels(polar_iou_loss, {"pred": pred, "target": target})
+    torch.testing.assert_close(by_kernels, by_cpu, rtol=8 * torch.finfo(torch.float32).eps, atol=0)
 
 
 @given(st.integers(3, 72), st.integers(0, 71), st.integers(0, 2**31))

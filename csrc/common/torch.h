@@ -5,19 +5,16 @@
 #include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/ops.h>
 #include <torch/csrc/stable/tensor.h>
-#include <torch/headeronly/util/BFloat16.h>
-#include <torch/headeronly/util/Half.h>
 
 #include <optional>
+
+#include "half.h"
 
 namespace polarmask {
 
 using torch::headeronly::ScalarType;
 using torch::stable::parallel_for;
 using torch::stable::Tensor;
-
-using Half = torch::headeronly::Half;
-using BFloat16 = torch::headeronly::BFloat16;
 
 // Calls body.operator()<T>() with the C++ type of a geometry tensor: double, or float for the rest (Python has promoted
 // it).
@@ -35,6 +32,17 @@ decltype(auto) dispatch_any_float(ScalarType dtype, Body&& body) {
     case ScalarType::BFloat16: return body.template operator()<BFloat16>();
     default: return dispatch_float(dtype, body);
   }
+}
+
+// The elements of a tensor that may be missing. torch's typed accessors do not know our half precisions.
+template <class T>
+const T* data_of(const std::optional<Tensor>& tensor) {
+  return tensor ? static_cast<const T*>(tensor->const_data_ptr()) : nullptr;
+}
+
+template <class T>
+T* mutable_data_of(const Tensor& tensor) {
+  return static_cast<T*>(tensor.mutable_data_ptr());
 }
 
 }  // namespace polarmask

@@ -11,6 +11,8 @@
 
 namespace simt {
 
+inline bool emulating = true;  // whether the host functions of polarmask_ops use their kernels
+
 enum class Order { kForward, kBackward, kRandom };
 
 struct Schedule {

@@ -12,11 +12,15 @@
 
 #include <cmath>
 
+#include "../../common/half.h"
 #include "../../common/host_device.h"
 
 namespace polarmask {
 
 constexpr double kPolarIouFloor = 1e-12;  // of Σ minⁿ in the loss: far below a pixel, and 1/floor is finite in float32
+
+// The kernels' part sums: of 64 rows or, when there are many, of more; 1024 blocks fill an H100 once.
+constexpr int64_t kRowsPerPart = 64, kMaxParts = 1024;
 
 enum class Reduction : int64_t { kNone = 0, kMean = 1, kSum = 2 };  // torch's own numbers
 
@@ -26,25 +30,102 @@ struct RowSums {
   T smaller;     // Σ min(p, t)ⁿ
 };
 
+// Over rows, in double: their values times their weights, and their weights.
+struct Totals {
+  double value, weight;
+};
+
+PM_HD Totals operator+(Totals a, Totals b) { return {a.value + b.value, a.weight + b.weight}; }
+
 // A strided matrix [N, R]; stride 0 is legal.
 template <class T>
 struct Rays {
-  T* data;             // null: not given, or not wanted
+  const T* data;       // null: not given, zeros
   int64_t row_stride;  // elements
   int64_t ray_stride;  // elements
 };
 
-template <class T, class Sum>
+// What all passes read. T: how rays are stored; all else is in SumOf<T>.
+template <class T>
+struct PolarIouInput {
+  Rays<T> pred;            // [N, R] pixels, or their logarithms
+  Rays<T> target;          // [N, R] pixels
+  const SumOf<T>* weight;  // [N], null: all 1
+  int64_t rows;            // N
+  int64_t num_rays;        // R
+  int64_t power;           // n
+  bool log_pred;           // pred holds logarithms
+  bool log;                // the value of a row is the loss, not the IoU
+};
+
+template <class T>
 struct PolarIouParams {
-  Rays<const T> pred;    // [N, R] pixels, or their logarithms
-  Rays<const T> target;  // [N, R] pixels
-  const Sum* weight;     // [N], null: all 1
+  PolarIouInput<T> in;
+  const SumOf<T>* avg_factor;  // [], null: Σ weight
+  Reduction reduction;
+  RowSums<SumOf<T>>* sums;  // [N], for the backward passes
+  SumOf<T>* value;          // [N] without a reduction, else []
+  SumOf<T>* divisor;        // []
+  Totals* parts;            // [num_parts] scratch: totals of some rows each
+  int64_t num_parts;
+};
+
+template <class T>
+struct PolarIouBackwardParams {
+  PolarIouInput<T> in;
+  const RowSums<SumOf<T>>* sums;  // [N]
+  const SumOf<T>* grad;           // [N] without a reduction, else []
+  bool reduced;
+  const SumOf<T>* divisor;  // []
+  const SumOf<T>* mean;     // [] the value, where it moves with the weights that it is divided by; else null
+  T* grad_pred;             // [N, R], null: not wanted
+  T* grad_target;           // [N, R], null: not wanted
+  SumOf<T>* grad_weight;    // [N], null: not wanted
+};
+
+// With f the value of a row and f' its derivative along (along_pred, along_target): f' and the gradients of
+// Σ row_scale · f' + value_scale · f.
+template <class T>
+struct PolarIouDoubleBackwardParams {
+  PolarIouInput<T> in;            // its weight is not read
+  const RowSums<SumOf<T>>* sums;  // [N]
+  Rays<T> along_pred;             // [N, R]
+  Rays<T> along_target;           // [N, R]
+  const SumOf<T>* row_scale;      // [N]
+  const SumOf<T>* value_scale;    // [N]
+  SumOf<T>* tangent;              // [N] f'
+  T* grad_pred;                   // [N, R]
+  T* grad_target;                 // [N, R]
+};
+
+template <class T>
+struct PolarCenternessParams {
+  Rays<T> rays;          // [N, R] pixels
   int64_t rows;          // N
   int64_t num_rays;      // R
-  bool log;              // the value of a row is the loss, not the IoU
-
-  const RowSums<Sum>* sums;  // [N], for the backward passes
+  SumOf<T>* centerness;  // [N]
 };
+
+// body<power, log_pred>(), so that the loops over rays have no branches on options.
+template <class T, class Body>
+PM_HD void with_options(const PolarIouInput<T>& in, Body&& body) {
+  if (in.power == 1) {
+    in.log_pred ? body.template operator()<1, true>() : body.template operator()<1, false>();
+  } else {
+    in.log_pred ? body.template operator()<2, true>() : body.template operator()<2, false>();
+  }
+}
+
+template <class T>
+PM_HD SumOf<T> read(const Rays<T>& rays, int64_t row, int64_t k) {
+  return rays.data ? static_cast<SumOf<T>>(rays.data[row * rays.row_stride + k * rays.ray_stride]) : SumOf<T>(0);
+}
+
+// Rows of weight 0 are not even read.
+template <class T>
+PM_HD bool is_absent(const PolarIouInput<T>& in, int64_t row) {
+  return in.weight && in.weight[row] == 0;
+}
 
 // A ray length and its power, with the derivatives of the power by what the caller gave (a length or its logarithm).
 template <class T>
@@ -61,28 +142,21 @@ PM_HD Power<T> power_of(T given) {
   return power == 1 ? Power<T>{value, 1, 0} : Power<T>{value, 2 * length, 2};
 }
 
-// Sums over every `step`-th ray from `first` on: a warp shares a row, the CPU takes it whole.
-template <int power, bool log_pred, class T, class Sum>
-PM_HD RowSums<Sum> row_sums(const PolarIouParams<T, Sum>& p, int64_t row, int64_t first, int64_t step) {
-  const T* pred = p.pred.data + row * p.pred.row_stride;
-  const T* target = p.target.data + row * p.target.row_stride;
-  RowSums<Sum> sums{0, 0};
-  bool negative = false;
-  for (int64_t k = first; k < p.num_rays; k += step) {
-    const Sum a = static_cast<Sum>(pred[k * p.pred.ray_stride]), b = static_cast<Sum>(target[k * p.target.ray_stride]);
-    const Sum u = power_of<power, log_pred>(a).value, v = power_of<power, false>(b).value;
-    sums.difference += u < v ? v - u : u - v;
-    sums.smaller += u < v ? u : v;
-    negative |= (!log_pred && a < 0) || b < 0;
-  }
-  if (p.log && negative) sums.difference = static_cast<Sum>(NAN);  // a logarithm of it would hide the mistake
-  return sums;
+// One ray's part in the sums of its row; `negative` gathers whether a length is.
+template <int power, bool log_pred, class T>
+PM_HD void add_ray(T pred, T target, RowSums<T>& sums, bool& negative) {
+  const T u = power_of<power, log_pred>(pred).value, v = power_of<power, false>(target).value;
+  sums.difference += u < v ? v - u : u - v;
+  sums.smaller += u < v ? u : v;
+  negative |= (!log_pred && pred < 0) || target < 0;
 }
 
-// What is kept of a row: for the IoU, shapes that do not exist have none, instead of NaN.
-template <class Sum>
-PM_HD RowSums<Sum> kept_sums(RowSums<Sum> sums, bool log) {
-  if (log || (is_finite(sums.difference) && is_finite(sums.smaller))) return sums;
+// What is kept of a row. IoU: shapes that do not exist have none, instead of NaN. Loss: a negative length makes NaN, a
+// logarithm would hide the mistake.
+template <class T>
+PM_HD RowSums<T> kept_sums(RowSums<T> sums, bool negative, bool log) {
+  if (log) return {negative ? static_cast<T>(NAN) : sums.difference, sums.smaller};
+  if (is_finite(sums.difference) && is_finite(sums.smaller)) return sums;
   return {0, 0};
 }
 
@@ -110,6 +184,51 @@ PM_HD RowValue<T> row_value(RowSums<T> sums, bool log) {
   if (!(M > 0)) return {0, 0, 0, 0, 0, 0};
   const T d = 1 / M;
   return {m / M, -m * d * d, d, 2 * m * d * d * d, -d * d, 0};
+}
+
+// Keeps the sums of a row and its value; -> its part of the totals.
+template <class T>
+PM_HD Totals finish_row(const PolarIouParams<T>& p, int64_t row, RowSums<SumOf<T>> sums, bool negative) {
+  const bool absent = is_absent(p.in, row);
+  const SumOf<T> weight = p.in.weight ? p.in.weight[row] : SumOf<T>(1);
+  const RowSums<SumOf<T>> kept = absent ? RowSums<SumOf<T>>{0, 0} : kept_sums(sums, negative, p.in.log);
+  const SumOf<T> value = absent ? SumOf<T>(0) : weight * row_value(kept, p.in.log).value;
+  p.sums[row] = kept;
+  if (p.reduction == Reduction::kNone) p.value[row] = value;
+  return {static_cast<double>(value), static_cast<double>(weight)};
+}
+
+template <class T>
+PM_HD void finish(const PolarIouParams<T>& p, Totals total) {
+  double by = 1;
+  if (p.reduction == Reduction::kMean) by = p.avg_factor ? static_cast<double>(*p.avg_factor) : total.weight;
+  *p.divisor = static_cast<SumOf<T>>(by);
+  if (p.reduction != Reduction::kNone) *p.value = by <= 0 ? SumOf<T>(0) : static_cast<SumOf<T>>(total.value / by);
+}
+
+// What a row contributes to the gradients; zeros when it is absent.
+template <class T>
+struct RowGradient {
+  bool present;
+  RowValue<T> f;
+  T scale;      // of f
+  T by_weight;  // gradient of the row's weight
+};
+
+template <class T>
+PM_HD RowGradient<SumOf<T>> row_gradient(const PolarIouBackwardParams<T>& p, int64_t row) {
+  using Sum = SumOf<T>;
+  const Sum by = *p.divisor;
+  if (by <= 0 || is_absent(p.in, row)) return {};
+  const RowValue<Sum> f = row_value(p.sums[row], p.in.log);
+  const Sum scale = p.grad[p.reduced ? 0 : row] / by;
+  return {true, f, p.in.weight ? scale * p.in.weight[row] : scale, scale * (f.value - (p.mean ? *p.mean : Sum(0)))};
+}
+
+template <class T>
+PM_HD RowGradient<SumOf<T>> row_second_gradient(const PolarIouDoubleBackwardParams<T>& p, int64_t row) {
+  if (p.row_scale[row] == 0 && p.value_scale[row] == 0) return {};
+  return {true, row_value(p.sums[row], p.in.log), p.row_scale[row], 0};
 }
 
 // How much of a ray's derivative goes through max(p, t)ⁿ; the rest goes through min. Ties go half and half.
@@ -151,10 +270,31 @@ PM_HD void ray_second_gradients(const RowValue<T>& f, T scale, T value_scale, T 
                 scale * ((1 - share) * f.larger + share * f.smaller) * t.second * along_target;
 }
 
-// Polar centerness (PolarMask, section 3.3) from the shortest and the longest ray.
+// The shortest and the longest ray of a row; a ray that is not finite leaves `shortest` at 0 for good.
 template <class T>
-PM_HD T centerness_of(T shortest, T longest) {
-  return shortest > 0 && is_finite(longest) ? std::sqrt(shortest / longest) : T(0);
+struct Extent {
+  T shortest, longest;
+};
+
+template <class T>
+PM_HD Extent<T> no_rays() {
+  return {static_cast<T>(INFINITY), 0};
+}
+
+template <class T>
+PM_HD Extent<T> join(Extent<T> a, Extent<T> b) {
+  return {min_of(a.shortest, b.shortest), max_of(a.longest, b.longest)};
+}
+
+template <class T>
+PM_HD Extent<T> add_ray(Extent<T> extent, T ray) {
+  return join(extent, is_finite(ray) ? Extent<T>{ray, ray} : Extent<T>{0, 0});
+}
+
+// Polar centerness (PolarMask, section 3.3).
+template <class T>
+PM_HD T centerness_of(Extent<T> extent) {
+  return extent.shortest > 0 ? std::sqrt(extent.shortest / extent.longest) : T(0);
 }
 
 }  // namespace polarmask

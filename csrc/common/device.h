@@ -1,0 +1,40 @@
+// Where a host function's work is done: by its CPU loop or by its CUDA kernels, on a GPU or under the emulator of
+// tests/simt.
+#pragma once
+
+#include "check.h"
+#ifdef POLARMASK_WITH_CUDA
+#include <cuda_runtime_api.h>
+#endif
+#ifdef POLARMASK_SIMT
+#include "simt.h"
+#endif
+
+namespace polarmask {
+
+inline bool by_kernels([[maybe_unused]] const Tensor& tensor) {
+#ifdef POLARMASK_SIMT
+  return simt::emulating;
+#else
+  return tensor.is_cuda();
+#endif
+}
+
+// Calls cpu(), or kernels(stream) on the device of `tensor`; it returns a cudaError_t. A generic lambda will do:
+// without CUDA it is never compiled.
+template <class Cpu, class Kernels>
+void run_on([[maybe_unused]] const char* op, const Tensor& tensor, Cpu&& cpu, [[maybe_unused]] Kernels&& kernels) {
+  if (!by_kernels(tensor)) return cpu();
+#if defined(POLARMASK_SIMT)
+  const cudaError_t error = kernels(cudaStream_t{});
+  if (error != cudaSuccess) throw std::runtime_error(text_of(op, ": CUDA error: ", cudaGetErrorString(error)));
+#elif defined(POLARMASK_WITH_CUDA)
+  const torch::stable::accelerator::DeviceGuard guard(tensor.get_device());
+  const auto stream = torch::stable::accelerator::getCurrentStream(tensor.get_device());
+  STD_CUDA_CHECK(kernels(static_cast<cudaStream_t>(stream.nativeHandle())));
+#else
+  throw std::runtime_error(text_of(op, ": polarmask_ops was built without CUDA; rebuild it with POLARMASK_CUDA=1"));
+#endif
+}
+
+}  // namespace polarmask
