@@ -31,6 +31,9 @@ ANY_SCHEDULE := -k "not compile and not export and not opcheck"
 ASAN := LD_PRELOAD="$$($(CXX) -print-file-name=libasan.so) $$($(CXX) -print-file-name=libstdc++.so)" \
 	ASAN_OPTIONS=detect_leaks=0:detect_stack_use_after_return=0 UBSAN_OPTIONS=print_stacktrace=1
 
+# Threads that wait by spinning make training five times slower on a machine that does something else too.
+export OMP_WAIT_POLICY ?= PASSIVE
+
 .PHONY: setup demo test test-all lint test-cpp sanitize test-simt test-simt-race test-simt-asan cuda-report wheel clean
 setup: $(VENV)/.built
 

@@ -4,7 +4,6 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 import tifffile
 import torch
 
@@ -20,8 +19,8 @@ from .evaluation import coco_results
 def predict(detector: Detector, paths: Sequence[Path], out: Path, score_threshold: float = 0.3) -> None:
     """Detects instances in image files and writes what was found.
 
-    Writes into ``out``: ``overlays/NAME.png``; ``labels/NAME.tif``, where pixels of detection n are n + 1 and better
-    ones lie on top; ``results.json``, COCO's result format with all scores; ``images.json``, file names by image id.
+    Writes into ``out``: ``overlays/NAME.png``; ``labels/NAME.tif``, int32, where pixels of detection n are n + 1 and
+    better ones lie on top; ``results.json``, COCO's result format with all scores; ``images.json``, file names by image id.
     Overlays and label images hold detections with a score of at least ``score_threshold``.
 
     Raises
@@ -41,7 +40,7 @@ def predict(detector: Detector, paths: Sequence[Path], out: Path, score_threshol
         results += coco_results(found, size, image_id, list(detector.categories))
         polygons = found["polygons"][found["scores"] >= score_threshold]
         labels = polygons_to_labels(polygons, size, order=torch.arange(len(polygons), device=polygons.device).flip(0))
-        tifffile.imwrite(out / "labels" / f"{path.stem}.tif", labels.cpu().numpy().astype(np.uint16))
+        tifffile.imwrite(out / "labels" / f"{path.stem}.tif", labels.cpu().numpy())
         draw.detections(image, found, detector, score_threshold).save(out / "overlays" / f"{path.stem}.png")
     (out / "results.json").write_text(json.dumps(results))
     (out / "images.json").write_text(json.dumps({n: str(path) for n, path in enumerate(paths, 1)}, indent=2))
