@@ -2,6 +2,7 @@
 #
 #   make demo       train on one half of a microscopy image, evaluate on the other, write pictures
 #   make test       the tests (make test-all: the slow ones too)
+#   make bench      the benchmarks beside their peers, tables and charts under benchmarks/results/
 #   make lint       ruff, mypy, clang-format
 #   make test-cpp   the C++ tests of the headers, through CMake
 #   make sanitize   the tests of the ops under AddressSanitizer and UndefinedBehaviorSanitizer
@@ -34,7 +35,7 @@ ASAN := LD_PRELOAD="$$($(CXX) -print-file-name=libasan.so) $$($(CXX) -print-file
 # Threads that wait by spinning make training five times slower on a machine that does something else too.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: setup demo test test-all lint test-cpp sanitize test-simt test-simt-race test-simt-asan cuda-report wheel clean
+.PHONY: setup demo test test-all bench lint test-cpp sanitize test-simt test-simt-race test-simt-asan cuda-report wheel clean
 setup: $(VENV)/.built
 
 $(VENV)/.installed: pyproject.toml
@@ -57,6 +58,19 @@ test: setup
 
 test-all: setup
 	$(BIN)/pytest
+
+# StarDist's compiled functions without TensorFlow, which its package as a whole needs. No wheel, no rows of it.
+$(VENV)/.bench: $(VENV)/.installed
+	$(BIN)/pip install --quiet --no-build-isolation --editable ".[bench]"
+	-$(BIN)/pip install --quiet --upgrade --no-deps --only-binary=:all: --target .cache/stardist stardist==0.9.2
+	@touch $@
+
+BENCH := -o python_files="bench_*.py" -o python_functions="bench_*" -o addopts=--import-mode=importlib
+# As users have their threads, who set nothing.
+bench: setup $(VENV)/.bench
+	@mkdir -p .benchmarks
+	env -u OMP_WAIT_POLICY $(BIN)/pytest benchmarks $(BENCH) --benchmark-json=.benchmarks/run.json --benchmark-columns=min,median,rounds
+	$(BIN)/python benchmarks/report.py .benchmarks/run.json benchmarks/results
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .
