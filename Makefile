@@ -86,7 +86,7 @@ test-cpp: $(VENV)/.installed
 # The sanitizers' copy of the package lies before the editable one on the path.
 sanitize: $(VENV)/.installed
 	POLARMASK_SANITIZE=1 POLARMASK_CUDA=0 $(BIN)/python setup.py --quiet build --build-base build/sanitize --build-lib build/sanitize/lib
-	$(ASAN) PYTHONPATH=build/sanitize/lib $(BIN)/pytest -m "not slow" --capture=sys $(OPS_TESTS)
+	$(ASAN) PYTHONPATH=build/sanitize/lib $(BIN)/pytest -m "not slow" --capture=sys tests --ignore tests/model --ignore tests/simt --ignore tests/test_package.py
 
 test-simt test-simt-race test-simt-asan: export POLARMASK_BACKEND = simt
 test-simt: $(VENV)/.installed

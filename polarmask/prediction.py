@@ -20,8 +20,8 @@ def predict(detector: Detector, paths: Sequence[Path], out: Path, score_threshol
     """Detects instances in image files and writes what was found.
 
     Writes into ``out``: ``overlays/NAME.png``; ``labels/NAME.tif``, int32, where pixels of detection n are n + 1 and
-    better ones lie on top; ``results.json``, COCO's result format with all scores; ``images.json``, file names by image id.
-    Overlays and label images hold detections with a score of at least ``score_threshold``.
+    better ones lie on top; ``results.json``, COCO's result format with all scores; ``images.json``, file names by image
+    id. Overlays and label images hold detections with a score of at least ``score_threshold``.
 
     Raises
     ------

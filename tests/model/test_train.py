@@ -8,7 +8,6 @@ import pytest
 import tifffile
 import torch
 from PIL import Image
-from test_data_sets import coco_folder, nuclei  # noqa: F401
 
 import polarmask
 from polarmask.config import OptimConfig
@@ -77,9 +76,8 @@ def test_command_line_and_mixed_precision(run, tmp_path):
     assert first != exact
 
 
-def test_coco_folder(run, tmp_path):
-    coco_folder(tmp_path)
-    options = ["--data.dataset", "coco", "--data.root", str(tmp_path), "--data.train", "val", "--data.test", "val"]
+def test_coco_folder(run, coco_folder, tmp_path):
+    options = ["--data.dataset", "coco", "--data.root", str(coco_folder), "--data.train", "val", "--data.test", "val"]
     train_main([*run[0], *options, "--data.resize", "[64,32]", "--out", str(tmp_path / "out")])
     metrics = json.loads((tmp_path / "out" / "metrics.json").read_text())
     assert metrics["instances"] == 2  # and a crowd
@@ -197,7 +195,7 @@ class Crops:
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_overfits_two_crops(nuclei, monkeypatch, tmp_path):  # noqa: F811
+def test_overfits_two_crops(nuclei, monkeypatch, tmp_path):
     crops = Crops(nuclei[0][0])
     monkeypatch.setattr("polarmask.trainer.build_data", lambda *_: crops)
     still = {"data__crop": "null", "data__flip": 0, "data__photometric": False}

@@ -8,7 +8,7 @@ from polarmask.model import PolarHead
 from polarmask.model.loss import polar_losses
 from polarmask_ops import PolarTargets
 
-GOLDEN = Path(__file__).parent / "golden"
+GOLDEN = Path(__file__).parents[1] / "golden"
 RAYS, CLASSES, LEVELS = 36, 8, 5
 OURS = (RAYS // 4 - np.arange(RAYS)) % RAYS  # our ray k is the release's ray OURS[k], and the other way round
 

@@ -6,7 +6,7 @@ import torch
 
 from polarmask.model import HeadOutput, PostProcess
 
-GOLDEN = Path(__file__).parent / "golden"
+GOLDEN = Path(__file__).parents[1] / "golden"
 RAYS = 16
 
 
