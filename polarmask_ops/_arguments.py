@@ -53,7 +53,8 @@ def boolean(op: str, name: str, value: Tensor) -> Tensor:
 def image_size(op: str, size: Sequence[int]) -> tuple[int, int]:
     """(H, W), not negative, with less than 2³¹ pixels."""
     try:
-        sides = [side if isinstance(side, torch.SymInt) else operator.index(side) for side in size]
+        # Symbolic integers stay as they are: index() would fix them.
+        sides = [side if isinstance(side, (int, torch.SymInt)) else operator.index(side) for side in size]
     except TypeError as error:
         raise TypeError(f"{op}: expected size to be (H, W), two integers, got {size!r}") from error
     if len(sides) != 2:

@@ -399,6 +399,20 @@ def test_compile_of_unknown_length(rule):
         assert compiled(polygons) == polygons_to_rle(polygons, SIZE, rule=rule)
 
 
+def test_compile_for_images_of_any_size():
+    def masks(polygons, image):
+        size = image.shape[-2:]
+        return polygons_to_masks(polygons, size), polygons_to_rle(polygons, size).to_masks()
+
+    compiled = torch.compile(masks, fullgraph=True, backend="aot_eager")
+    polygons = 30 * torch.rand(3, 5, 2)
+    for size in ((20, 30), (31, 7)):
+        image = torch.zeros(3, *size)
+        for dim in (1, 2):
+            torch._dynamo.mark_dynamic(image, dim)  # fails where the code fixes it
+        assert all(torch.equal(*both) for both in zip(compiled(polygons, image), masks(polygons, image), strict=True))
+
+
 def test_export_of_unknown_length(tmp_path):
     class Module(torch.nn.Module):
         def forward(self, polygons):
