@@ -178,8 +178,8 @@ def outlines_from_polygons(polygons: Sequence[Sequence[Any]], *, keep: str = "la
         count for nothing.
     keep : {"largest", "all"}
         ``"largest"`` keeps the ring of the largest area of each instance; ties: the lowest index. ``"all"`` keeps every
-        ring, and means their union: each is oriented around matter (COCO's polygons have no holes), overlaps are not
-        dissolved.
+        ring, and means their union: each is oriented around matter (COCO's polygons have no holes). Overlaps are not
+        dissolved: areas count them twice, and ``outlines_to_masks``, even-odd, leaves them out.
 
     Returns
     -------

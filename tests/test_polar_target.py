@@ -398,6 +398,19 @@ def test_gradients_stop():
     assert not any(tensor.requires_grad for tensor in (*targets, distances))
 
 
+@pytest.mark.parametrize("name", ["boxes", "centers", "segments", "areas"])
+def test_the_op_itself_takes_float32_only(name):
+    segments, offsets = torch.rand(3, 4), torch.tensor([0, 3])
+    tensors = {"boxes": torch.rand(1, 4), "segments": segments, "centers": torch.rand(1, 2), "areas": torch.rand(1)}
+    tensors[name] = tensors[name].half()
+    labels = torch.tensor([1])
+    with pytest.raises((RuntimeError, ValueError), match="expected"):
+        torch.ops.polarmask.encode_targets(
+            [1, 1], [1], [0, 1], tensors["boxes"], labels, tensors["segments"], offsets, torch.tensor([0, 1]),
+            tensors["centers"], tensors["areas"], None, 4, 1.5, "last", 0.0,
+        )  # fmt: skip
+
+
 def test_rays_beyond_float32_have_no_centerness():
     far = torch.tensor([[-3e38, -3e38, 3e38, -3e38], [3e38, -3e38, -3e38, 3e38], [-3e38, 3e38, -3e38, -3e38]])
     targets = encode_targets(

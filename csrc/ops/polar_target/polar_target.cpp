@@ -337,9 +337,9 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> encode_targets(
   if (areas_in) areas = contiguous(*areas_in);
   if (ignore_in) ignore = contiguous(*ignore_in);
   const Instances instances{
-      .boxes = static_cast<const Box*>(boxes.const_data_ptr()),
+      .boxes = reinterpret_cast<const Box*>(boxes.const_data_ptr<float>()),
       .labels = labels.const_data_ptr<int64_t>(),
-      .centers = static_cast<const Point*>(centers.const_data_ptr()),
+      .centers = reinterpret_cast<const Point*>(centers.const_data_ptr<float>()),
       .areas = areas ? areas->const_data_ptr<float>() : nullptr,
       .ignore = ignore ? ignore->const_data_ptr<bool>() : nullptr,
       .segments = segments.const_data_ptr<float>(),
@@ -357,7 +357,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> encode_targets(
   const Targets targets{
       .instance = winners.mutable_data_ptr<int64_t>(),
       .labels = target_labels.mutable_data_ptr<int64_t>(),
-      .boxes = static_cast<BoxDistances*>(target_boxes.mutable_data_ptr()),
+      .boxes = reinterpret_cast<BoxDistances*>(target_boxes.mutable_data_ptr<float>()),
       .rays = rays.mutable_data_ptr<float>(),
       .centerness = centerness.mutable_data_ptr<float>(),
   };
