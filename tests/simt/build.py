@@ -12,7 +12,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 KINDS = ("plain", "race", "asan")
-FLAGS = "-std=c++20 -g -ffp-contract=off -fPIC -fvisibility=hidden -Wall -Wextra -Wno-unused-parameter"
+FLAGS = "-std=c++20 -g -ffp-contract=off -fPIC -fvisibility=hidden"
+FLAGS += " -Wall -Wextra -Wno-unused-parameter -Wno-unknown-pragmas"  # nvcc knows #pragma unroll
 ASAN = "-O1 -fsanitize=address,undefined,float-cast-overflow -fno-sanitize=vptr -fno-sanitize-recover=all"
 COMPILE = {"plain": "-O2", "race": "-O2", "asan": ASAN}
 KERNELS = {**COMPILE, "race": "-O1 -fsanitize=thread"}  # the sanitizer's library is never linked, race.cpp stands in
@@ -37,7 +38,7 @@ def torch_flags() -> tuple[str, str]:
     ), f"-shared -L{torch_root}/lib -Wl,-rpath,{torch_root}/lib -ltorch_cpu -lc10"
 
 
-def rules(root: Path, extension: bool) -> str:
+def rules(extension: bool, mutant: tuple[Path, Path] | None) -> str:
     """The text of build.ninja."""
     lines = [
         "rule compile",
@@ -47,38 +48,45 @@ def rules(root: Path, extension: bool) -> str:
         "rule link",
         "  command = c++ $in -o $out $flags -ldl",
     ]
-    here = root / "tests" / "simt"
-    includes = f"-I{here} -I{root / 'csrc'}"
+    here, csrc = ROOT / "tests" / "simt", ROOT / "csrc"
     compiled: set[str] = set()
+    to_compile, to_link = torch_flags() if extension else ("", "")
 
     def compile_(source: Path, flags: str, kind: str) -> str:
         """The object of a source; the host code of plain and race is the same."""
         folder = "host" if flags == COMPILE["plain"] else kind
-        target = f"{folder}/{source.relative_to(root)}.o"
+        target = f"{folder}/{source.relative_to(ROOT)}.o"
         if target not in compiled:
             compiled.add(target)
-            torch_only = f" {to_compile}" if source.is_relative_to(root / "csrc") and source.suffix == ".cpp" else ""
-            lines.append(f"build {target}: compile {source}\n  flags = {FLAGS} {includes} {flags}{torch_only}")
+            if source.is_relative_to(csrc) and source.suffix == ".cpp":
+                flags += f" {to_compile}"
+            lines.append(f"build {target}: compile {source}\n  flags = {FLAGS} -I{here} -I{csrc} {flags}")
         return target
 
-    to_compile, to_link = torch_flags() if extension else ("", "")
-    listed = [line for line in (root / "csrc" / "sources.txt").read_text().splitlines() if line and line[0] != "#"]
+    def link(target: str, objects: list[str], flags: str) -> None:
+        lines.append(f"build {target}: link {' '.join(objects)}\n  flags = {flags}")
+
+    listed = [line for line in (csrc / "sources.txt").read_text().splitlines() if line and line[0] != "#"]
+    # Kernels first: of an inline function that both halves use, the linker keeps the first, instrumented copy.
+    sources = sorted((csrc / name for name in listed), key=lambda path: path.suffix != ".cu")
     for kind in KINDS:
         emulator = [compile_(here / name, COMPILE[kind], kind) for name in ("simt.cpp", "race.cpp")]
-        patterns = compile_(here / "patterns.cu", KERNELS[kind], kind)
-        lines.append(f"build {kind}/patterns: link {patterns} {' '.join(emulator)}\n  flags = {LINK[kind]}")
+        link(f"{kind}/patterns", [compile_(here / "patterns.cu", KERNELS[kind], kind), *emulator], LINK[kind])
         if extension:
-            # Kernels first: of an inline function that both halves use, the linker keeps the first, instrumented copy.
-            sources = sorted((root / "csrc" / name for name in listed), key=lambda path: path.suffix != ".cu")
-            objects = [compile_(path, (KERNELS if path.suffix == ".cu" else COMPILE)[kind], kind) for path in sources]
-            inputs = " ".join([*objects, *emulator])
-            lines.append(f"build {kind}/_C_simt.so: link {inputs}\n  flags = {LINK[kind]} {to_link}")
+            flags = {path: (KERNELS if path.suffix == ".cu" else COMPILE)[kind] for path in sources}
+            objects = {path: compile_(path, flags[path], kind) for path in sources}
+            link(f"{kind}/_C_simt.so", [*objects.values(), *emulator], f"{LINK[kind]} {to_link}")
+            if mutant and kind == "race":
+                original, changed = mutant
+                objects[original] = compile_(changed, f"{flags[original]} -I{original.parent}", kind)
+                link("mutant/_C_simt.so", [*objects.values(), *emulator], to_link)
     return "\n".join(lines) + "\n"
 
 
-def build(folder: Path, *targets: str, root: Path = ROOT) -> None:
+def build(folder: Path, *targets: str, mutant: tuple[Path, Path] | None = None) -> None:
+    """Build into a folder; ``mutant`` is a source and its replacement in the target mutant/_C_simt.so."""
     folder.mkdir(parents=True, exist_ok=True)
-    text = rules(root, extension=any(target.endswith(".so") for target in targets))
+    text = rules(any(target.endswith(".so") for target in targets), mutant)
     (folder / "build.ninja").write_text(text)
     command = ["env", "-u", "LD_PRELOAD", "ninja", "-C", folder, "--quiet", *targets]  # no sanitizer for the compiler
     done = subprocess.run(command, capture_output=True, text=True)

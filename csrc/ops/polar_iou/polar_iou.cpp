@@ -44,16 +44,18 @@ void for_rows(int64_t rows, Body&& body) {
 
 template <class T>
 void polar_iou_cpu(const PolarIouParams<T>& p) {
-  std::fill_n(p.parts, p.num_parts, Totals{0, 0});
   with_options(p.in, [&]<int power, bool log_pred>() {
     for_blocks(p.in.rows, [&](int64_t block, int64_t begin, int64_t end) {
+      Totals total{0, 0};
       for (int64_t row = begin; row < end; ++row) {
+        const Row<T> pred = row_of(p.in.pred, row), target = row_of(p.in.target, row);
+        const int64_t num_rays = is_absent(p.in, row) ? 0 : p.in.num_rays;
         RowSums<SumOf<T>> sums{0, 0};
         bool negative = false;
-        for (int64_t k = 0; k < p.in.num_rays && !is_absent(p.in, row); ++k)
-          add_ray<power, log_pred>(read(p.in.pred, row, k), read(p.in.target, row, k), sums, negative);
-        p.parts[block] = p.parts[block] + finish_row(p, row, sums, negative);
+        for (int64_t k = 0; k < num_rays; ++k) add_ray<power, log_pred>(pred[k], target[k], sums, negative);
+        total = total + finish_row(p, row, sums, negative);
       }
+      p.parts[block] = total;
     });
   });
   Totals total{0, 0};
@@ -67,11 +69,11 @@ void polar_iou_backward_cpu(const PolarIouBackwardParams<T>& p) {
   with_options(p.in, [&]<int power, bool log_pred>() {
     for_rows(p.in.rows, [&](int64_t row) {
       const RowGradient<Sum> from = row_gradient(p, row);
+      const Row<T> pred = row_of(p.in.pred, row), target = row_of(p.in.target, row);
       if (p.grad_weight) p.grad_weight[row] = from.by_weight;
       for (int64_t k = 0; k < p.in.num_rays; ++k) {
         Sum a = 0, b = 0;
-        if (from.present)
-          ray_gradients<power, log_pred>(from.f, from.scale, read(p.in.pred, row, k), read(p.in.target, row, k), a, b);
+        if (from.present) ray_gradients<power, log_pred>(from.f, from.scale, pred[k], target[k], a, b);
         if (p.grad_pred) p.grad_pred[row * p.in.num_rays + k] = static_cast<T>(a);
         if (p.grad_target) p.grad_target[row * p.in.num_rays + k] = static_cast<T>(b);
       }
@@ -85,17 +87,17 @@ void polar_iou_double_backward_cpu(const PolarIouDoubleBackwardParams<T>& p) {
   with_options(p.in, [&]<int power, bool log_pred>() {
     for_rows(p.in.rows, [&](int64_t row) {
       const RowGradient<Sum> from = row_second_gradient(p, row);
+      const Row<T> pred = row_of(p.in.pred, row), target = row_of(p.in.target, row);
+      const Row<T> along_pred = row_of(p.along_pred, row), along_target = row_of(p.along_target, row);
       Sum larger = 0, smaller = 0;
       for (int64_t k = 0; k < p.in.num_rays && from.present; ++k)
-        ray_tangent<power, log_pred>(read(p.in.pred, row, k), read(p.in.target, row, k), read(p.along_pred, row, k),
-                                     read(p.along_target, row, k), larger, smaller);
+        ray_tangent<power, log_pred>(pred[k], target[k], along_pred[k], along_target[k], larger, smaller);
       p.tangent[row] = from.f.larger * larger + from.f.smaller * smaller;
       for (int64_t k = 0; k < p.in.num_rays; ++k) {
         Sum a = 0, b = 0;
         if (from.present)
-          ray_second_gradients<power, log_pred>(from.f, from.scale, p.value_scale[row], larger, smaller,
-                                                read(p.in.pred, row, k), read(p.in.target, row, k),
-                                                read(p.along_pred, row, k), read(p.along_target, row, k), a, b);
+          ray_second_gradients<power, log_pred>(from.f, from.scale, p.value_scale[row], larger, smaller, pred[k],
+                                                target[k], along_pred[k], along_target[k], a, b);
         p.grad_pred[row * p.in.num_rays + k] = static_cast<T>(a);
         p.grad_target[row * p.in.num_rays + k] = static_cast<T>(b);
       }
@@ -106,8 +108,9 @@ void polar_iou_double_backward_cpu(const PolarIouDoubleBackwardParams<T>& p) {
 template <class T>
 void polar_centerness_cpu(const PolarCenternessParams<T>& p) {
   for_rows(p.rows, [&](int64_t row) {
+    const Row<T> rays = row_of(p.rays, row);
     Extent<SumOf<T>> extent = no_rays<SumOf<T>>();
-    for (int64_t k = 0; k < p.num_rays; ++k) extent = add_ray(extent, read(p.rays, row, k));
+    for (int64_t k = 0; k < p.num_rays; ++k) extent = add_ray(extent, rays[k]);
     p.centerness[row] = centerness_of(extent);
   });
 }

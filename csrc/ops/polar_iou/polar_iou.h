@@ -45,6 +45,18 @@ struct Rays {
   int64_t ray_stride;  // elements
 };
 
+template <class T>
+struct Row {
+  const T* data;
+  int64_t stride;
+  PM_HD SumOf<T> operator[](int64_t k) const { return data ? static_cast<SumOf<T>>(data[k * stride]) : SumOf<T>(0); }
+};
+
+template <class T>
+PM_HD Row<T> row_of(const Rays<T>& rays, int64_t row) {
+  return {rays.data ? rays.data + row * rays.row_stride : nullptr, rays.ray_stride};
+}
+
 // What all passes read. T: how rays are stored; all else is in SumOf<T>.
 template <class T>
 struct PolarIouInput {
@@ -114,11 +126,6 @@ PM_HD void with_options(const PolarIouInput<T>& in, Body&& body) {
   } else {
     in.log_pred ? body.template operator()<2, true>() : body.template operator()<2, false>();
   }
-}
-
-template <class T>
-PM_HD SumOf<T> read(const Rays<T>& rays, int64_t row, int64_t k) {
-  return rays.data ? static_cast<SumOf<T>>(rays.data[row * rays.row_stride + k * rays.ray_stride]) : SumOf<T>(0);
 }
 
 // Rows of weight 0 are not even read.

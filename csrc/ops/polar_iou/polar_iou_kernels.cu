@@ -26,6 +26,9 @@ constexpr int kThreads = 256;
 constexpr int kRowsPerBlock = kThreads / kLanes;
 static_assert(kRowsPerBlock == kRowsPerPart);
 
+// Blocks a multiprocessor shall hold at least. Without this word the compiler aims higher on some chips, and spills.
+constexpr int kForwardBlocks = 4, kBackwardBlocks = 3, kDoubleBackwardBlocks = 2;
+
 template <class T>
 struct alignas(sizeof(T) < 4 ? kRays * sizeof(T) : 16) Quad {
   T ray[kRays];
@@ -47,9 +50,12 @@ struct Reader {
   __device__ void quad(int64_t row, int64_t k, SumOf<T> (&into)[kRays]) const {
     if (whole) {
       const auto quad = *reinterpret_cast<const Quad<T>*>(rays.data + row * rays.row_stride + k);
+#pragma unroll
       for (int j = 0; j < kRays; ++j) into[j] = static_cast<SumOf<T>>(quad.ray[j]);
     } else {
-      for (int j = 0; j < kRays; ++j) into[j] = k + j < num_rays ? read(rays, row, k + j) : SumOf<T>(0);
+      const Row<T> from = row_of(rays, row);
+#pragma unroll
+      for (int j = 0; j < kRays; ++j) into[j] = k + j < num_rays ? from[k + j] : SumOf<T>(0);
     }
   }
 };
@@ -61,9 +67,11 @@ __device__ void write_quad(T* to, int64_t row, int64_t k, int64_t num_rays, cons
   T* const at = to + row * num_rays + k;
   if (num_rays % kRays == 0) {
     Quad<T> quad;
+#pragma unroll
     for (int j = 0; j < kRays; ++j) quad.ray[j] = static_cast<T>(from[j]);
     *reinterpret_cast<Quad<T>*>(at) = quad;
   } else {
+#pragma unroll
     for (int j = 0; j < kRays && k + j < num_rays; ++j) at[j] = static_cast<T>(from[j]);
   }
 }
@@ -106,7 +114,7 @@ __device__ Totals block_sum(Totals total) {
 }
 
 template <class T>
-__global__ void __launch_bounds__(kThreads) polar_iou_kernel(PolarIouParams<T> p) {
+__global__ void __launch_bounds__(kThreads, kForwardBlocks) polar_iou_kernel(PolarIouParams<T> p) {
   using Sum = SumOf<T>;
   const Reader<T> pred(p.in.pred, p.in.num_rays), target(p.in.target, p.in.num_rays);
   Totals total{0, 0};
@@ -119,6 +127,7 @@ __global__ void __launch_bounds__(kThreads) polar_iou_kernel(PolarIouParams<T> p
           Sum a[kRays], b[kRays];
           pred.quad(row, k, a);
           target.quad(row, k, b);
+#pragma unroll
           for (int j = 0; j < kRays; ++j)
             if (k + j < p.in.num_rays) add_ray<power, log_pred>(a[j], b[j], sums, negative);
         });
@@ -145,7 +154,7 @@ __global__ void __launch_bounds__(kThreads) polar_iou_finish_kernel(PolarIouPara
 }
 
 template <class T>
-__global__ void __launch_bounds__(kThreads) polar_iou_backward_kernel(PolarIouBackwardParams<T> p) {
+__global__ void __launch_bounds__(kThreads, kBackwardBlocks) polar_iou_backward_kernel(PolarIouBackwardParams<T> p) {
   using Sum = SumOf<T>;
   const Reader<T> pred(p.in.pred, p.in.num_rays), target(p.in.target, p.in.num_rays);
   for_rows(p.in.rows, [&](int64_t row, bool exists) {
@@ -159,6 +168,7 @@ __global__ void __launch_bounds__(kThreads) polar_iou_backward_kernel(PolarIouBa
           Sum a[kRays], b[kRays];
           pred.quad(row, k, a);
           target.quad(row, k, b);
+#pragma unroll
           for (int j = 0; j < kRays; ++j)
             ray_gradients<power, log_pred>(from.f, from.scale, a[j], b[j], to_pred[j], to_target[j]);
         }
@@ -175,7 +185,8 @@ struct QuadAlong {
 };
 
 template <class T>
-__global__ void __launch_bounds__(kThreads) polar_iou_double_backward_kernel(PolarIouDoubleBackwardParams<T> p) {
+__global__ void __launch_bounds__(kThreads, kDoubleBackwardBlocks)
+    polar_iou_double_backward_kernel(PolarIouDoubleBackwardParams<T> p) {
   using Sum = SumOf<T>;
   const int64_t num_rays = p.in.num_rays;
   const Reader<T> pred(p.in.pred, num_rays), target(p.in.target, num_rays);
@@ -194,6 +205,7 @@ __global__ void __launch_bounds__(kThreads) polar_iou_double_backward_kernel(Pol
     with_options(p.in, [&]<int power, bool log_pred>() {
       for_quads(from.present ? num_rays : 0, [&](int64_t k) {
         const QuadAlong<T> q = read_quads(row, k);
+#pragma unroll
         for (int j = 0; j < kRays; ++j)
           if (k + j < num_rays)
             ray_tangent<power, log_pred>(q.pred[j], q.target[j], q.along_pred[j], q.along_target[j], larger, smaller);
@@ -208,6 +220,7 @@ __global__ void __launch_bounds__(kThreads) polar_iou_double_backward_kernel(Pol
         Sum to_pred[kRays] = {}, to_target[kRays] = {};
         if (from.present) {
           const QuadAlong<T> q = read_quads(row, k);
+#pragma unroll
           for (int j = 0; j < kRays; ++j)
             ray_second_gradients<power, log_pred>(from.f, from.scale, p.value_scale[row], larger, smaller, q.pred[j],
                                                   q.target[j], q.along_pred[j], q.along_target[j], to_pred[j],
@@ -229,6 +242,7 @@ __global__ void __launch_bounds__(kThreads) polar_centerness_kernel(PolarCentern
     for_quads(exists ? p.num_rays : 0, [&](int64_t k) {
       Sum ray[kRays];
       rays.quad(row, k, ray);
+#pragma unroll
       for (int j = 0; j < kRays; ++j)
         if (k + j < p.num_rays) extent = add_ray(extent, ray[j]);
     });
