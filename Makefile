@@ -8,6 +8,7 @@
 #   make sanitize   the tests of the ops under AddressSanitizer and UndefinedBehaviorSanitizer
 #   make test-simt  the tests of the ops that have CUDA kernels against these kernels, emulated; in three schedules
 #   make test-simt-race, make test-simt-asan: the same in the race detector and under AddressSanitizer
+#   make test-simt-mutants  kernels without one of their barriers or atomics: the tests must notice
 #   make cuda-report  registers, shared memory and occupancy of every kernel; needs nvcc, no GPU
 #   make wheel      a wheel under dist/, installed in a clean environment and tried there
 PYTHON ?= python3
@@ -35,7 +36,7 @@ ASAN := LD_PRELOAD="$$($(CXX) -print-file-name=libasan.so) $$($(CXX) -print-file
 # Threads that wait by spinning make training five times slower on a machine that does something else too.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: setup demo test test-all bench lint test-cpp sanitize test-simt test-simt-race test-simt-asan cuda-report wheel clean
+.PHONY: setup demo test test-all bench lint test-cpp sanitize test-simt test-simt-race test-simt-asan test-simt-mutants cuda-report wheel clean
 setup: $(VENV)/.built
 
 $(VENV)/.installed: pyproject.toml
@@ -90,18 +91,21 @@ sanitize: $(VENV)/.installed
 
 test-simt test-simt-race test-simt-asan: export POLARMASK_BACKEND = simt
 test-simt: $(VENV)/.installed
-	$(BIN)/python tests/simt/build.py plain
+	$(BIN)/python tests/simt/simt_build.py plain
 	PYTHONPATH=build/simt/plain POLARMASK_SIMT_SCHEDULE=forward $(SIMT_PYTEST)
 	PYTHONPATH=build/simt/plain POLARMASK_SIMT_SCHEDULE=backward $(SIMT_PYTEST) $(ANY_SCHEDULE)
 	PYTHONPATH=build/simt/plain POLARMASK_SIMT_SCHEDULE=1 $(SIMT_PYTEST) $(ANY_SCHEDULE)
 
 test-simt-race: $(VENV)/.installed
-	$(BIN)/python tests/simt/build.py race
+	$(BIN)/python tests/simt/simt_build.py race
 	PYTHONPATH=build/simt/race POLARMASK_SIMT_SCHEDULE=1 $(SIMT_PYTEST) $(ANY_SCHEDULE)
 
 test-simt-asan: $(VENV)/.installed
-	$(BIN)/python tests/simt/build.py asan
+	$(BIN)/python tests/simt/simt_build.py asan
 	$(ASAN) PYTHONPATH=build/simt/asan $(SIMT_PYTEST) $(ANY_SCHEDULE)
+
+test-simt-mutants: $(VENV)/.installed
+	$(BIN)/python tests/simt/mutate.py
 
 cuda-report: $(VENV)/.installed
 	$(BIN)/python benchmarks/cuda_report.py

@@ -10,7 +10,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 
-from build import ROOT, build
+from simt_build import ROOT, build
 
 FOLDER = ROOT / "build" / "simt"
 BARRIER = re.compile(r"__sync(threads|warp)\([^()]*\);")

@@ -3,13 +3,10 @@
 import os
 import re
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parent))
-from build import KINDS, build
+from simt_build import KINDS, build
 
 # Under `make sanitize` the interpreter has a sanitizer of its own, which these programs must not get.
 ENVIRONMENT = {name: value for name, value in os.environ.items() if name != "LD_PRELOAD"}

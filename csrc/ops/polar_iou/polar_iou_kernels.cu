@@ -27,7 +27,7 @@ constexpr int kRowsPerBlock = kThreads / kLanes;
 static_assert(kRowsPerBlock == kRowsPerPart);
 
 // Blocks a multiprocessor shall hold at least. Without this word the compiler aims higher on some chips, and spills.
-constexpr int kForwardBlocks = 4, kBackwardBlocks = 3, kDoubleBackwardBlocks = 2;
+constexpr int kForwardBlocks = 4, kBackwardBlocks = 2;
 
 template <class T>
 struct alignas(sizeof(T) < 4 ? kRays * sizeof(T) : 16) Quad {
@@ -185,7 +185,7 @@ struct QuadAlong {
 };
 
 template <class T>
-__global__ void __launch_bounds__(kThreads, kDoubleBackwardBlocks)
+__global__ void __launch_bounds__(kThreads, kBackwardBlocks)
     polar_iou_double_backward_kernel(PolarIouDoubleBackwardParams<T> p) {
   using Sum = SumOf<T>;
   const int64_t num_rays = p.in.num_rays;

@@ -1,6 +1,6 @@
 """Builds for the emulator: its own tests (``patterns``) and the kernels of polarmask_ops (``_C_simt``).
 
-``python tests/simt/build.py plain|race|asan ...`` leaves them under build/simt/<kind>/. The .cu files of
+``python tests/simt/simt_build.py plain|race|asan ...`` leaves them under build/simt/<kind>/. The .cu files of
 csrc/sources.txt are compiled as C++ with the stand-in for <cuda_runtime.h> that lies beside this file. ``race``
 instruments them, and nothing else, for the race detector.
 """
