@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from numbers import Integral
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
@@ -150,27 +150,36 @@ class RLE:
     __hash__ = None  # type: ignore[assignment]
 
 
-def _flatten(rle: RLE) -> tuple[list[Tensor], tuple[int, int]]:
-    return [rle.counts, rle.offsets], rle.size
+_TENSORS = ("counts", "offsets")
+_Size: TypeAlias = tuple[int, int] | None
 
 
-def _flatten_with_keys(rle: RLE) -> tuple[list[tuple[pytree.KeyEntry, Tensor]], tuple[int, int]]:
-    return [(pytree.GetAttrKey("counts"), rle.counts), (pytree.GetAttrKey("offsets"), rle.offsets)], rle.size
+def _flatten_with_keys(rle: RLE) -> tuple[list[tuple[pytree.KeyEntry, Any]], _Size]:
+    leaves: list[tuple[pytree.KeyEntry, Any]] = [(pytree.GetAttrKey(name), getattr(rle, name)) for name in _TENSORS]
+    if not any(isinstance(side, torch.SymInt) for side in rle.size):
+        return leaves, rle.size
+    # A symbolic size is computed by the exported program, like the tensors.
+    return [*leaves, *((pytree.SequenceKey(k), side) for k, side in enumerate(rle.size))], None
 
 
-def _unflatten(tensors: Iterable[Tensor], size: tuple[int, int]) -> RLE:
-    counts, offsets = tensors
-    return RLE(counts, offsets, size)
+def _flatten(rle: RLE) -> tuple[list[Any], _Size]:
+    leaves, size = _flatten_with_keys(rle)
+    return [leaf for _, leaf in leaves], size
 
 
-# Not register_dataclass: the size is no leaf, so that a tree_map over the tensors does not meet it.
+def _unflatten(leaves: Iterable[Any], size: _Size) -> RLE:
+    counts, offsets, *sides = leaves
+    return RLE(counts, offsets, size or (sides[0], sides[1]))
+
+
+# Not register_dataclass: a plain size is no leaf, so that a tree_map over the tensors does not meet it.
 pytree.register_pytree_node(
     RLE,
     _flatten,
     _unflatten,
     serialized_type_name="polarmask_ops.RLE",
-    to_dumpable_context=list,
-    from_dumpable_context=tuple,
+    to_dumpable_context=lambda size: size and list(size),
+    from_dumpable_context=lambda size: size and tuple(size),
     flatten_with_keys_fn=_flatten_with_keys,
 )
 

@@ -251,6 +251,20 @@ def test_export():
         assert torch.equal(got, want)
 
 
+def test_export_for_images_of_any_size(tmp_path):
+    class Module(torch.nn.Module):
+        def forward(self, masks):
+            return RLE.from_masks(masks)
+
+    masks = torch.rand(3, 20, 30) < 0.5
+    sides = {1: torch.export.Dim("height"), 2: torch.export.Dim("width")}
+    torch.export.save(torch.export.export(Module(), (masks,), dynamic_shapes=(sides,)), tmp_path / "module.pt2")
+    masks = torch.rand(3, 7, 11) < 0.5
+    rle = torch.export.load(tmp_path / "module.pt2").module()(masks)
+    assert rle == RLE.from_masks(masks)
+    assert torch.equal(rle.to_masks(), masks)
+
+
 def test_opcheck():
     masks = random_masks((7, 6))
     rle = RLE.from_masks(masks)
