@@ -33,9 +33,9 @@ def agree(share: float):
 
 SHAPELY = Runner("shapely, STRtree", peers.shapely_nms, agree(0.999), aim=100, sizes=(0, 5_000), parallel=False)
 COCO = Runner("pycocotools mask IoU", peers.coco_nms, agree(0.92), aim=10, sizes=(0, 20_000), parallel=False)
-BOXES = Runner("bound: torchvision box NMS", peers.box_nms, sizes=(0, 100_000), parallel=False)
+BOXES = Runner("bound: torchvision box NMS", peers.box_nms, sizes=(0, 20_000), parallel=False)
 STARDIST = Runner(
-    "StarDist C++", peers.stardist_nms, agree(0.92), aim=10, sizes=(0, 100_000), available=stardist() is not None
+    "StarDist C++", peers.stardist_nms, agree(0.92), aim=10, sizes=(0, 20_000), available=stardist() is not None
 )
 
 RACES = (

@@ -47,7 +47,7 @@ def timed(benchmark):
         benchmark.pedantic(
             runner.run,
             (inputs,),
-            rounds=max(2, min(50, int(SECONDS / once))),
+            rounds=1 if once > 2 else max(3, min(50, int(SECONDS / once))),
             iterations=max(1, min(100, int(0.002 / once))),
         )
 
