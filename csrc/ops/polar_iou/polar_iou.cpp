@@ -143,6 +143,15 @@ void check_rays(const char* op, const Tensor& pred, const Tensor& target, const 
   check_same_device(op, "weight", *weight, "pred", pred);
 }
 
+// What the forward pass kept, handed back.
+void check_sums(const char* op, const Tensor& sums, const Tensor& pred) {
+  check_dim(op, "sums", sums, 2, "(N, 2)");
+  check_size(op, "sums", sums, 0, pred.size(0), "(N, 2)");
+  check_size(op, "sums", sums, 1, 2, "(N, 2)");
+  check(sums.scalar_type() == sum_dtype(pred), op, ": expected sums of the dtype that the forward pass gave them");
+  check_same_device(op, "sums", sums, "pred", pred);
+}
+
 template <class T>
 PolarIouInput<T> input_of(const Tensor& pred, const Tensor& target, const std::optional<Tensor>& weight, int64_t power,
                           bool log_pred, bool log) {
@@ -202,6 +211,7 @@ Result3 polar_iou_backward(const Tensor& grad_in, const Tensor& pred, const Tens
                            int64_t reduction_in, bool wants_pred, bool wants_target, bool wants_weight) {
   const char* op = "polar_iou_backward";
   check_rays(op, pred, target, weight_in);
+  check_sums(op, sums, pred);
   const int64_t rows = pred.size(0), num_rays = pred.size(1);
   const Tensor grad = torch::stable::contiguous(grad_in);
   const std::optional<Tensor> weight = contiguous(weight_in);
@@ -233,6 +243,7 @@ Result3 polar_iou_double_backward(const std::optional<Tensor>& along_pred, const
                                   const Tensor& target, const Tensor& sums, int64_t power, bool log_pred, bool log) {
   const char* op = "polar_iou_double_backward";
   check_rays(op, pred, target, row_scale_in);
+  check_sums(op, sums, pred);
   const int64_t rows = pred.size(0), num_rays = pred.size(1);
   const Tensor row_scale = torch::stable::contiguous(row_scale_in),
                value_scale = torch::stable::contiguous(value_scale_in);
