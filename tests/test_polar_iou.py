@@ -205,6 +205,17 @@ def test_rows_of_weight_zero_are_absent(value, device):
     assert pred.grad.isfinite().all()
 
 
+@pytest.mark.parametrize("power", [1, 2])
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_shapes_that_do_not_exist_have_no_gradient(value, power, device):
+    pred, target = lengths(3, torch.float32, device), lengths(3, torch.float32, device)
+    pred[1, 4] = value
+    pred.requires_grad_()
+    polar_iou(pred, target, power=power).sum().backward()
+    assert (pred.grad[1] == 0).all()
+    assert (pred.grad[[0, 2]] != 0).all()
+
+
 @pytest.mark.parametrize("avg_factor", [0.0, -2.0, torch.tensor(0.0)])
 def test_a_divisor_of_zero_gives_zero_gradients(avg_factor):
     pred = lengths(4, torch.float32, "cpu").requires_grad_()

@@ -222,11 +222,18 @@ struct RowGradient {
   T by_weight;  // gradient of the row's weight
 };
 
+// Whether a row's value moves with its rays: the IoU of shapes that do not exist stays 0. Infinite rays would make NaN
+// of their zero gradients.
+template <class T>
+PM_HD bool moves(RowSums<T> sums, bool log) {
+  return log || sums.difference + sums.smaller > 0;
+}
+
 template <class T>
 PM_HD RowGradient<SumOf<T>> row_gradient(const PolarIouBackwardParams<T>& p, int64_t row) {
   using Sum = SumOf<T>;
   const Sum by = *p.divisor;
-  if (by <= 0 || is_absent(p.in, row)) return {};
+  if (by <= 0 || is_absent(p.in, row) || !moves(p.sums[row], p.in.log)) return {};
   const RowValue<Sum> f = row_value(p.sums[row], p.in.log);
   const Sum scale = p.grad[p.reduced ? 0 : row] / by;
   return {true, f, p.in.weight ? scale * p.in.weight[row] : scale, scale * (f.value - (p.mean ? *p.mean : Sum(0)))};
@@ -234,7 +241,7 @@ PM_HD RowGradient<SumOf<T>> row_gradient(const PolarIouBackwardParams<T>& p, int
 
 template <class T>
 PM_HD RowGradient<SumOf<T>> row_second_gradient(const PolarIouDoubleBackwardParams<T>& p, int64_t row) {
-  if (p.row_scale[row] == 0 && p.value_scale[row] == 0) return {};
+  if ((p.row_scale[row] == 0 && p.value_scale[row] == 0) || !moves(p.sums[row], p.in.log)) return {};
   return {true, row_value(p.sums[row], p.in.log), p.row_scale[row], 0};
 }
 

@@ -20,7 +20,7 @@ class Neighbours {
   // shapes: by rank, the best first. classes: by rank, or null for one class. Empty shapes have no neighbours.
   Neighbours(const std::vector<Shape>& shapes, const int64_t* classes) : shapes_(shapes), classes_(classes) {
     for (int64_t rank = 0; rank < std::ssize(shapes); ++rank) {
-      const Extent& box = shapes[rank].box;
+      const Bounds& box = shapes[rank].box;
       if (!(shapes[rank].area > 0)) continue;
       int exponent;
       std::frexp(std::max(box.x1 - box.x0, box.y1 - box.y0), &exponent);  // the extent is below 2^exponent
@@ -43,7 +43,7 @@ class Neighbours {
   // overlaps that of `rank`.
   template <class Visit>
   void each(int64_t rank, int64_t last, const Visit& visit) const {
-    const Extent& box = shapes_[rank].box;
+    const Bounds& box = shapes_[rank].box;
     if (!(shapes_[rank].area > 0)) return;
     const int64_t own = class_of(rank);
     auto group = std::partition_point(groups_.begin(), groups_.end(), [&](const Group& g) { return g.value < own; });
@@ -66,7 +66,7 @@ class Neighbours {
     int64_t group;  // class
     int exponent;
     double strip;
-    Extent box;
+    Bounds box;
     int64_t rank;
   };
   struct Strip {

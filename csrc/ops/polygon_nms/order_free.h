@@ -33,7 +33,7 @@ struct SnapGrid {
   double scale;   // steps per pixel, a power of two: scaling both polygons by one changes nothing
 };
 
-PM_HD SnapGrid make_grid(const Extent& a, const Extent& b) {
+PM_HD SnapGrid make_grid(const Bounds& a, const Bounds& b) {
   const double x0 = min_of(a.x0, b.x0), y0 = min_of(a.y0, b.y0);
   int exponent;
   frexp(max_of(max_of(a.x1, b.x1) - x0, max_of(a.y1, b.y1) - y0), &exponent);
@@ -85,12 +85,12 @@ PM_HD double winding(Vec2<double> p, const Vec2<double>* ring, int64_t count) {
   return turns;
 }
 
-PM_HD Extent box_of(Vec2<double> p, Vec2<double> q) {
+PM_HD Bounds box_of(Vec2<double> p, Vec2<double> q) {
   return {min_of(p.x, q.x), min_of(p.y, q.y), max_of(p.x, q.x), max_of(p.y, q.y)};
 }
 
 // Apart by a step of the grid or more: then the shift brings no crossing either.
-PM_HD bool are_apart(const Extent& a, const Extent& b) {
+PM_HD bool are_apart(const Bounds& a, const Bounds& b) {
   return a.x1 < b.x0 || b.x1 < a.x0 || a.y1 < b.y0 || b.y1 < a.y0;
 }
 
@@ -103,7 +103,7 @@ PM_HD double order_free_sum(int64_t count_a, int64_t count_b, const OrderFreeScr
   for (int64_t i = 0; i < count_a; ++i) {
     const Vec2<double> p = a[i], q = a[i + 1], along = q - p;
     double share = inside;
-    const Extent box = box_of(p, q);
+    const Bounds box = box_of(p, q);
     for (int64_t j = 0; j < count_b; ++j) {
       const Vec2<double> r = b[j], s = b[j + 1];
       if (are_apart(box, box_of(r, s))) continue;
@@ -135,7 +135,7 @@ PM_HD double order_free_sum(int64_t count_a, int64_t count_b, const OrderFreeScr
 // Overlap of two shapes with area, in steps of the grid. The areas are those of the snapped polygons: so the IoU of
 // identical ones is exactly 1.
 template <class VertexA, class VertexB>
-PM_HD Overlap order_free_overlap(const Extent& box_a, int64_t count_a, const VertexA& vertex_a, const Extent& box_b,
+PM_HD Overlap order_free_overlap(const Bounds& box_a, int64_t count_a, const VertexA& vertex_a, const Bounds& box_b,
                                  int64_t count_b, const VertexB& vertex_b, const OrderFreeScratch& scratch) {
   const SnapGrid grid = make_grid(box_a, box_b);
   const double area_a = detail::snap(grid, count_a, vertex_a, scratch.a);

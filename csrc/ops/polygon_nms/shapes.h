@@ -8,12 +8,12 @@
 
 namespace polarmask {
 
-struct Extent {
+struct Bounds {
   double x0, y0, x1, y1;  // pixels
 };
 
 struct Shape {
-  Extent box;
+  Bounds box;
   double area;  // square pixels
   bool finite;  // else box and area are 0
 };
@@ -26,13 +26,13 @@ struct Overlap {
 // What inter is measured against.
 enum class Metric { kIou, kIomin };
 
-// Extent and area of the polygon vertex(0), vertex(1), …, vertex(count - 1). The area is summed relative to `anchor`, a
+// Bounds and area of the polygon vertex(0), vertex(1), …, vertex(count - 1). The area is summed relative to `anchor`, a
 // point nearby: far from the origin the products would swallow it. In the order of star_sweep, to the same bits.
 template <class Vertex>
 PM_HD Shape summarise(int64_t count, const Vertex& vertex, Vec2<double> anchor) {
   if (count == 0) return {{}, 0, true};
   Vec2<double> p = vertex(0);
-  Extent box{p.x, p.y, p.x, p.y};
+  Bounds box{p.x, p.y, p.x, p.y};
   double doubled = 0;
   for (int64_t j = 0; j < count; ++j) {
     const Vec2<double> q = vertex(j + 1 < count ? j + 1 : 0);
@@ -55,7 +55,7 @@ PM_HD double overlap_share(const Overlap& o, Metric metric) { return o.inter > 0
 // Without a division, so that a threshold that is hit exactly does not depend on its rounding.
 PM_HD bool exceeds(const Overlap& o, Metric metric, double threshold) { return o.inter > threshold * whole(o, metric); }
 
-PM_HD bool boxes_overlap(const Extent& a, const Extent& b) {
+PM_HD bool boxes_overlap(const Bounds& a, const Bounds& b) {
   return a.x0 < b.x1 && b.x0 < a.x1 && a.y0 < b.y1 && b.y0 < a.y1;
 }
 
