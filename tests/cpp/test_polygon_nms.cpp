@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "check.h"
+#include "common/directions.h"
 #include "ops/polygon_nms/geometry.h"
 #include "ops/polygon_nms/neighbours.h"
 
@@ -83,7 +84,7 @@ void neighbours_are_all_pairs() {
   for (int n = 0; n < 600; ++n) {
     const double x = 50 * uniform(generator), y = 50 * uniform(generator);
     const double width = std::exp2(6 * uniform(generator)), height = std::exp2(6 * uniform(generator));
-    shapes.push_back({{x, y, x + width, y + height}, n % 50 ? width * height : 0});
+    shapes.push_back({{x, y, x + width, y + height}, n % 50 ? width * height : 0, true});
     classes.push_back(n % 3);
   }
   const Neighbours neighbours(shapes, classes.data());

@@ -38,6 +38,7 @@ void columns_of_the_centre_rule() {
 // The walk of rleFrPoly along one edge, every step of it.
 std::vector<int64_t> walk(int x0, int y0, int x1, int y1, int64_t width, int64_t height) {
   const int dx = std::abs(x1 - x0), dy = std::abs(y1 - y0);
+  if (dx == 0 && dy == 0) return std::vector<int64_t>(width, -1);
   if (dx >= dy ? x0 > x1 : y0 > y1) std::swap(x0, x1), std::swap(y0, y1);
   const double slope = dx >= dy ? static_cast<double>(y1 - y0) / dx : static_cast<double>(x1 - x0) / dy;
   std::vector<int64_t> rows(width, -1);
