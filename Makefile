@@ -89,9 +89,10 @@ test-cpp: $(VENV)/.installed
 	ctest --test-dir build/cmake --output-on-failure
 
 # The sanitizers' copy of the package lies before the editable one on the path.
+OPS_TESTS = $(filter-out %_benchmarks.py %_inductor.py %_package.py %_readme.py, $(wildcard tests/test_*.py))
 sanitize: $(VENV)/.installed
 	POLARMASK_SANITIZE=1 POLARMASK_CUDA=0 $(BIN)/python setup.py --quiet build --build-base build/sanitize --build-lib build/sanitize/lib
-	$(ASAN) PYTHONPATH=build/sanitize/lib $(BIN)/pytest -m "not slow" --capture=sys tests --ignore tests/model --ignore tests/simt --ignore tests/test_package.py
+	$(ASAN) PYTHONPATH=build/sanitize/lib $(BIN)/pytest -m "not slow" --capture=sys $(OPS_TESTS)
 
 test-simt test-simt-race test-simt-asan: export POLARMASK_BACKEND = simt
 test-simt: $(VENV)/.installed
