@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from jsonargparse import ArgumentParser, Namespace, set_parsing_settings
+from jsonargparse import ArgumentError, ArgumentParser, Namespace, set_parsing_settings
 
 CONFIGS = Path(__file__).parent / "configs"
 set_parsing_settings(docstring_parse_attribute_docstrings=True)  # --help shows what stands below the fields
@@ -172,13 +172,21 @@ def load_config(name: str, **changes: Any) -> Config:
     **changes
         Dotted options with ``__`` for the dot, such as ``optim__lr=0.1``.
 
+    Raises
+    ------
+    ValueError
+        If the name, an option or its value does not exist.
+
     Examples
     --------
     >>> load_config("nuclei", optim__batch_size=2).optim.batch_size
     2
     """
     args = [f"--{key.replace('__', '.')}={value}" for key, value in changes.items()]
-    return parse_config(["--config", name, *args])
+    try:
+        return parse_config(["--config", name, *args], exit_on_error=False)
+    except ArgumentError as error:
+        raise ValueError(f"load_config: {error}") from error
 
 
 def parse_config(args: Sequence[str] | None = None, **parser_options: Any) -> Config:

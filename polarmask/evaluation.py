@@ -34,7 +34,18 @@ def evaluate(detector: Detector, data: DataSet) -> Evaluation:
 
     The metrics are ``segm/AP``, ``segm/AP50``, ``segm/AP75``, the same for ``bbox``, ``segm/AP/NAME`` of each category
     where there are several (−1 for those without instances), ``instances`` (crowds left out) and ``seconds/image``.
+    ``data`` is one of ``polarmask.data``: ``Coco(root, split)``, ``Nuclei("test")``, ``Shapes(count)``.
+
+    Raises
+    ------
+    ValueError
+        If the data have a category that the detector does not know.
     """
+    if unknown := set(data.categories.items()) - set(detector.categories.items()):
+        raise ValueError(
+            f"evaluate: expected data of the categories that the detector knows, {detector.categories}, got also "
+            f"{dict(sorted(unknown))}"
+        )
     results: list[dict[str, Any]] = []
     seconds = 0.0
     for index in range(len(data)):

@@ -324,7 +324,7 @@ def _ring(op: str, name: str, ring: Any) -> Tensor:
     if vertices.dim() != 2 or vertices.shape[1] != 2:
         raise ValueError(
             f"{op}: expected {name} of shape (V, 2), or flat with an even number of coordinates, got shape "
-            f"{tuple(vertices.shape)}"
+            f"{tuple(vertices.shape)}; polygons are a list of rings for each instance"
         )
     return vertices
 

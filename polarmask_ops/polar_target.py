@@ -18,7 +18,13 @@ _METHODS = ("last", "first", "binned")
 
 
 class PolarTargets(NamedTuple):
-    """What B images teach the L = Σ h·w points of their levels; zero where a point learns no instance."""
+    """What B images teach the L = Σ h·w points of their levels; zero where a point learns no instance.
+
+    ``instance`` (B, L) int64 counts the instances of the whole batch; it and ``labels`` (B, L) int64 are −1 for
+    background and −2 where it is ignored, so positive points are those with ``instance >= 0``. ``boxes`` (B, L, 4) are
+    the distances to the left, top, right and bottom side, ``rays`` (B, L, R) those to the outline, in pixels;
+    ``centerness`` (B, L) is sqrt(shortest ray / longest ray); all float32.
+    """
 
     instance: Tensor  # (B, L) int64 into the batch's instances, −1 background, −2 ignored
     labels: Tensor  # (B, L) int64, −1 background, −2 ignored
@@ -126,7 +132,7 @@ def encode_targets(
     strides : sequence of int
         Pixels between the points of each level.
     boxes : Tensor, shape (M, 4), float
-        x0, y0, x1, y1 in pixels.
+        x0, y0, x1, y1 in pixels (COCO's ``bbox`` is x0, y0, width, height); ``outlines.boxes()`` fits the outlines.
     labels : Tensor, shape (M,), int32 or int64
         Any numbers.
     outlines : Outlines

@@ -101,7 +101,10 @@ class RLE:
         return masks
 
     def to_coco(self) -> list[dict[str, Any]]:
-        """A list of {"size": [H, W], "counts": bytes}, compressed, as ``pycocotools.mask.encode`` gives it."""
+        """A list of {"size": [H, W], "counts": bytes}, compressed, as ``pycocotools.mask.encode`` gives it.
+
+        JSON wants text: ``counts.decode()``. ``from_coco`` takes both.
+        """
         strings, offsets = torch.ops.polarmask.rle_to_strings(self.counts, self.offsets)
         text, ends = strings.cpu().numpy().tobytes(), offsets.tolist()
         return [{"size": list(self.size), "counts": text[begin:end]} for begin, end in pairwise(ends)]

@@ -68,22 +68,51 @@ class PolarMask(nn.Module):
         ----------
         images : sequence of Tensor, shape (3, H, W), float
             Of any sizes.
-        targets : sequence of dict, in training
-            ``boxes`` (N, 4) xyxy pixels, ``labels`` (N,) int64 from 0, ``outlines`` with N instances, and ``ignore``
-            (N,) bool: neither object nor background.
+        targets : sequence of dict, in training, one for each image
+            ``boxes`` (N, 4) xyxy pixels, ``labels`` (N,) int64 from 0 to num_classes − 1, ``outlines`` with N
+            instances, and, if there are such, ``ignore`` (N,) bool: neither object nor background.
 
         Returns
         -------
         dict of str to Tensor, or list of dict
             Losses, see :func:`polarmask.model.loss.polar_losses`; or detections, see :class:`PostProcess`.
+
+        Raises
+        ------
+        TypeError
+            If an image is not a floating-point tensor.
+        ValueError
+            If an image is not of shape (3, H, W), or targets are missing or do not fit. Labels are looked at on the CPU
+            only: on a GPU that would wait for it.
         """
+        for image in images:
+            if not image.is_floating_point():
+                raise TypeError(f"PolarMask: expected images of a floating-point dtype, got {image.dtype}")
+            if image.dim() != 3 or image.shape[0] != 3:
+                raise ValueError(f"PolarMask: expected images of shape (3, H, W), got {tuple(image.shape)}")
+        if self.training:
+            targets = self.check(images, targets)
         output = self.head(list(self.backbone(self.batch(images)).values()))
         if not self.training:
             points = self.head.points(output.level_shapes, output.logits.device)
             return self.postprocess(output, points, [(image.shape[-2], image.shape[-1]) for image in images])
-        if targets is None:
-            raise ValueError("PolarMask: expected targets in training, got none")
+        assert targets is not None
         return polar_losses(output, self.encode(output.level_shapes, targets), box_offset=self.box_offset)
+
+    def check(self, images: Sequence[Tensor], targets: Sequence[dict[str, Any]] | None) -> Sequence[dict[str, Any]]:
+        """The targets, with ``ignore`` where they had none."""
+        if targets is None or len(targets) != len(images):
+            got = "none" if targets is None else len(targets)
+            raise ValueError(f"PolarMask: expected targets for {len(images)} images in training, got {got}")
+        for target in targets:
+            if missing := {"boxes", "labels", "outlines"} - set(target):
+                raise ValueError(f"PolarMask: expected targets with {', '.join(sorted(missing))}, got {list(target)}")
+            labels = target["labels"]
+            if labels.is_cpu and ((labels < 0) | (labels >= self.head.num_classes)).any():
+                raise ValueError(
+                    f"PolarMask: expected labels from 0 to {self.head.num_classes - 1}, got {labels.tolist()}"
+                )
+        return [{"ignore": torch.zeros_like(target["labels"], dtype=torch.bool), **target} for target in targets]
 
     def batch(self, images: Sequence[Tensor]) -> Tensor:
         """Normalised images, zeros around them: (B, 3, H, W)."""

@@ -70,3 +70,17 @@ def test_help_explains_every_option(capsys):
     for option, words in {"--model.num_rays": "Rays of a polygon", "--seed": "Of the weights"}.items():
         assert option in lines
         assert words in lines
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "words"),
+    [
+        ("shape", {}, "expected a file or one of"),
+        ("nuclei", {"optim__epoch": 1}, "did you mean optim.epochs?"),
+        ("nuclei", {"optim__lr": "fast"}, "optim.lr"),
+    ],
+)
+def test_load_config_raises_value_errors(name, changes, words):
+    with pytest.raises(ValueError, match="load_config") as raised:
+        load_config(name, **changes)
+    assert words in str(raised.value)

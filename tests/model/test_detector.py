@@ -75,7 +75,7 @@ def test_crowds_are_neither_object_nor_background():
 
 
 def test_targets_are_asked_for_in_training():
-    with pytest.raises(ValueError, match="expected targets in training"):
+    with pytest.raises(ValueError, match="expected targets for 1 images in training, got none"):
         tiny().model.train()([torch.rand(3, 32, 32)])
 
 
@@ -151,3 +151,32 @@ def test_small_backbone_has_three_strides(strides):
 def test_resnet_has_five_strides():
     with pytest.raises(ValueError, match="expected 8, 16, 32, 64, 128 with resnet50, got"):
         build_model(polarmask.load_config("r50_1x", model__strides="[4]", model__ranges="[[0,64]]").model, 1)
+
+
+@pytest.mark.parametrize(
+    ("image", "changes", "error", "words"),
+    [
+        (torch.rand(3, 64, 64), {"labels": torch.tensor([1])}, ValueError, "labels from 0 to 0, got [1]"),
+        (torch.rand(3, 64, 64), {"boxes": None}, ValueError, "targets with boxes"),
+        (torch.rand(1, 64, 64), {}, ValueError, "images of shape (3, H, W), got (1, 64, 64)"),
+        (torch.zeros(3, 64, 64, dtype=torch.uint8), {}, TypeError, "floating-point dtype, got torch.uint8"),
+    ],
+)
+def test_what_does_not_fit_is_refused(image, changes, error, words):
+    one = {name: value for name, value in {**target((8, 8, 16)), **changes}.items() if value is not None}
+    with pytest.raises(error) as raised:
+        tiny().model.train()([image], [one])
+    assert words in str(raised.value)
+
+
+def test_targets_need_no_ignore():
+    one = target((8, 8, 16))
+    model, image = tiny().model.train(), torch.rand(3, 64, 64)
+    want = model([image], [one])
+    del one["ignore"]
+    assert model([image], [one]) == want
+
+
+def test_data_of_other_categories_are_refused():
+    with pytest.raises(ValueError, match="expected data of the categories that the detector knows"):
+        polarmask.evaluate(tiny(), polarmask.data.Shapes(1, 64))
