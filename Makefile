@@ -19,7 +19,7 @@ SOURCES := $(shell find csrc -type f) setup.py
 TORCH := torch>=2.13,<2.15
 BUILD_TOOLS := "setuptools>=77" wheel ninja "pybind11>=2.13" numpy "$(TORCH)"
 
-# Only for the chips that are here; a wheel is built for all.
+# Only for the chips that are here. `POLARMASK_CUDA=1 make wheel` builds the kernels without a GPU, for all chips.
 GPUS := $(shell nvidia-smi --query-gpu=compute_cap --format=csv,noheader 2>/dev/null | sort -u | paste -sd';')
 ifneq ($(GPUS),)
 export TORCH_CUDA_ARCH_LIST ?= $(GPUS)
