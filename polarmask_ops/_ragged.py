@@ -39,7 +39,7 @@ def select(name: str, offsets: Tensor, index: Index) -> tuple[Tensor, Tensor]:
     return torch.arange(shifts.shape[0], device=offsets.device) + shifts, selected
 
 
-def fake(like: Tensor, rows: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """Data of a length that depends on values, and offsets: for the fakes of ops that make them."""
+def fake(like: Tensor, rows: int, dtype: torch.dtype, *item: int) -> tuple[Tensor, Tensor]:
+    """Data of a length that depends on values, items of a shape, and offsets: for the fakes of ops that make them."""
     length = torch.library.get_ctx().new_dynamic_size()
-    return like.new_empty(length, dtype=dtype), like.new_empty(rows + 1, dtype=torch.int64)
+    return like.new_empty(length, *item, dtype=dtype), like.new_empty(rows + 1, dtype=torch.int64)

@@ -346,29 +346,24 @@ def _boxes_fake(segments: Tensor, offsets: Tensor) -> Tensor:
 
 @torch.library.register_fake("polarmask::outlines_clip")
 def _clip_fake(segments: Tensor, offsets: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:
-    return _any_segments(offsets, offsets.shape[0] - 1, segments.dtype)
+    return _ragged.fake(offsets, offsets.shape[0] - 1, segments.dtype, 4)
 
 
 @torch.library.register_fake("polarmask::outlines_from_polygons")
 def _from_polygons_fake(
     vertices: Tensor, ring_offsets: Tensor, polygon_offsets: Tensor, largest: bool
 ) -> tuple[Tensor, Tensor]:
-    return _any_segments(polygon_offsets, polygon_offsets.shape[0] - 1, vertices.dtype)
+    return _ragged.fake(polygon_offsets, polygon_offsets.shape[0] - 1, vertices.dtype, 4)
 
 
 @torch.library.register_fake("polarmask::outlines_from_masks")
 def _from_masks_fake(masks: Tensor, largest: bool, border: bool) -> tuple[Tensor, Tensor]:
-    return _any_segments(masks, masks.shape[0], torch.float32)
+    return _ragged.fake(masks, masks.shape[0], torch.float32, 4)
 
 
 @torch.library.register_fake("polarmask::outlines_from_rle")
 def _from_rle_fake(counts: Tensor, offsets: Tensor, height: int, width: int, largest: bool) -> tuple[Tensor, Tensor]:
-    return _any_segments(offsets, offsets.shape[0] - 1, torch.float32)
-
-
-def _any_segments(like: Tensor, rows: int | torch.SymInt, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    length = torch.library.get_ctx().new_dynamic_size()
-    return like.new_empty(length, 4, dtype=dtype), like.new_empty(rows + 1, dtype=torch.int64)
+    return _ragged.fake(offsets, offsets.shape[0] - 1, torch.float32, 4)
 
 
 for _name in ("outlines_moments", "outlines_boxes"):
