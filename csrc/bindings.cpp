@@ -4,6 +4,7 @@
 
 #include <string>
 
+#include "common/isa.h"
 #include "common/polar.h"
 #include "ops/polar_iou/polar_iou.h"
 #ifdef POLARMASK_SIMT
@@ -31,6 +32,14 @@ PYBIND11_MODULE(TORCH_EXTENSION_NAME, m) {
     const auto u = polarmask::ray_direction(k, num_rays);
     return py::make_tuple(u.x, u.y);
   });
+  m.attr("ISAS") = [] {
+    py::list names;
+    for (int isa = 0; isa <= static_cast<int>(polarmask::best_isa()); ++isa) names.append(polarmask::kIsaNames[isa]);
+    return names;
+  }();
+  m.def("isa", [] { return polarmask::kIsaNames[static_cast<int>(polarmask::chosen_isa.load())]; });
+  m.def("set_isa", [](const std::string& name) { polarmask::chosen_isa = polarmask::parse_isa(name); });
+  if (const char* const name = std::getenv("POLARMASK_ISA")) polarmask::chosen_isa = polarmask::parse_isa(name);
 #ifdef POLARMASK_SIMT
   m.def("emulate", [](bool emulate) { simt::emulating = emulate; });
   m.def("schedule", [](const std::string& text) { simt::schedule = simt::parse_schedule(text); });

@@ -12,7 +12,7 @@ def main() -> None:
         "polarmask_ops": info["version"],
         "built against": f"torch {info['torch']}, gcc {info['compiler']}",
         "running on": f"torch {torch.__version__}, {torch.get_num_threads()} threads",
-        "CPU": torch.backends.cpu.get_cpu_capability(),
+        "CPU": f"{_C.isa()} of {', '.join(_C.ISAS)}",
         "CUDA kernels": cuda,
         "GPU": torch.cuda.get_device_name() if torch.cuda.is_available() else "none",
     }

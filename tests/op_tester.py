@@ -156,6 +156,23 @@ class OpTester:
             for want, got in zip(leaves(by_cpu), leaves(by_kernels), strict=True):
                 torch.testing.assert_close(got, want, **self.tolerance_of_kernels(dtype), equal_nan=True)
 
+    @pytest.mark.skipif(EMULATED, reason="the CPU loops have levels, the kernels none")
+    def test_same_bits_on_every_isa(self, dtype):
+        chosen = _C.isa()
+        torch.manual_seed(0)
+        samples = [self.sample(dtype, "cpu"), *self.more_samples(dtype, "cpu"), *self.empty(dtype, "cpu")]
+        try:
+            for kwargs in samples:
+                _C.set_isa("baseline")
+                want = leaves(type(self).function(**kwargs))
+                for isa in _C.ISAS[1:]:
+                    _C.set_isa(isa)
+                    got = leaves(type(self).function(**kwargs))
+                    for left, right in zip(got, want, strict=True):
+                        torch.testing.assert_close(left, right, rtol=0, atol=0, equal_nan=True)
+        finally:
+            _C.set_isa(chosen)
+
     def test_gradients(self, device):
         if not self.differentiable:
             pytest.skip("not differentiable")

@@ -100,3 +100,18 @@ def test_public_names_are_documented():
 def test_ops_never_import_the_model():
     code = "import sys, polarmask_ops; assert not [m for m in sys.modules if m == 'polarmask' or m == 'torchvision']"
     assert run("-c", code, folder=ROOT).returncode == 0
+
+
+def test_the_isa_is_the_best_unless_the_environment_says_otherwise(tmp_path):
+    code = "import polarmask_ops; print(polarmask_ops._C.isa())"
+    unset = run("-c", f"import os; os.environ.pop('POLARMASK_ISA', None); {code}", folder=tmp_path)
+    assert unset.stdout.strip() == _C.ISAS[-1]
+    for isa in _C.ISAS:
+        assert run("-c", code, folder=tmp_path, POLARMASK_ISA=isa).stdout.strip() == isa
+
+
+def test_an_unknown_isa_is_refused(tmp_path):
+    failed = run("-c", "import polarmask_ops", folder=tmp_path, POLARMASK_ISA="sse9")
+    assert failed.returncode != 0
+    for words in ("POLARMASK_ISA", "baseline, avx2 or avx512", "sse9"):
+        assert words in failed.stderr
