@@ -100,10 +100,9 @@ def detections(image: Tensor, found: dict[str, Tensor], detector: Detector, thre
 @torch.no_grad()
 def first_batch(model: PolarMask, images: Sequence[Tensor], targets: Sequence[dict[str, Any]], path: Path) -> None:
     """The images as augmented; on them, decoded again, what the positive points are to say."""
-    batch = model.batch(images)
-    shapes = [(-(-batch.shape[2] // s), -(-batch.shape[3] // s)) for s in model.head.strides]
+    shapes = model.level_shapes(images)
     encoded = model.encode(shapes, targets)
-    points = model.head.points(shapes, batch.device)
+    points = model.head.points(shapes, encoded.rays.device)
     pictures = []
     for image, instance, rays in list(zip(images, encoded.instance, encoded.rays, strict=True))[:4]:
         # of the points that answer for an instance, one

@@ -10,7 +10,24 @@ from polarmask_ops import PolarTargets, polar_iou_loss
 from .head import HeadOutput
 
 
-def polar_losses(output: HeadOutput, targets: PolarTargets, *, box_offset: float = 0.0) -> dict[str, Tensor]:
+def normalizers(targets: PolarTargets) -> Tensor:
+    """What the losses are divided by: positives, images and the sum of the positives' centerness; (3,) float32.
+
+    They add up over batches, and so over processes and over the steps that gradients are accumulated in.
+    """
+    positive = targets.labels >= 0
+    return torch.stack(
+        [
+            positive.sum().float(),
+            targets.centerness.new_tensor(len(positive)),
+            torch.where(positive, targets.centerness, 0.0).sum(),
+        ]
+    )
+
+
+def polar_losses(
+    output: HeadOutput, targets: PolarTargets, *, box_offset: float = 0.0, divide_by: Tensor | None = None
+) -> dict[str, Tensor]:
     """Losses ``class``, ``centerness``, ``mask`` and, with a box branch, ``box``; 0-d and float32.
 
     Parameters
@@ -21,6 +38,8 @@ def polar_losses(output: HeadOutput, targets: PolarTargets, *, box_offset: float
         For the same points.
     box_offset : float
         Added to the widths and heights of boxes in their IoU; 1 is what the released weights were trained with.
+    divide_by : Tensor, shape (3,), optional
+        :func:`normalizers`, by default of these targets.
 
     Notes
     -----
@@ -29,7 +48,7 @@ def polar_losses(output: HeadOutput, targets: PolarTargets, *, box_offset: float
     a positive these are 0 with a zero gradient.
     """
     positive = targets.labels >= 0
-    count = positive.sum()
+    count, images, total_weight = (normalizers(targets) if divide_by is None else divide_by).unbind()
     classes = torch.arange(output.logits.shape[-1], device=positive.device)
     one_hot = (targets.labels[..., None] == classes).to(output.logits)
     focal = sigmoid_focal_loss(output.logits, one_hot, alpha=0.25, gamma=2.0)
@@ -37,19 +56,25 @@ def polar_losses(output: HeadOutput, targets: PolarTargets, *, box_offset: float
     weight = torch.where(positive, targets.centerness, 0.0)
     entropy = F.binary_cross_entropy_with_logits(output.centerness, targets.centerness, reduction="none")
     losses = {
-        "class": (focal * counted).sum() / (count + len(positive)),
-        "centerness": (entropy * positive).sum() / count.clamp(min=1),
+        "class": (focal * counted).sum() / (count + images),
+        "centerness": (entropy * positive).sum() / or_one(count),
         "mask": polar_iou_loss(
             output.log_rays.flatten(0, 1),
             targets.rays.flatten(0, 1),
             weight.flatten(),
             log_pred=True,
+            avg_factor=total_weight,
         ),
     }
     if output.log_boxes is not None:
         box = box_iou_loss(output.log_boxes, targets.boxes, positive, box_offset)
-        losses["box"] = (box * weight).sum() / torch.where(positive.any(), weight.sum(), 1.0)
+        losses["box"] = (box * weight).sum() / or_one(total_weight)
     return losses
+
+
+def or_one(divisor: Tensor) -> Tensor:
+    """The divisor, 1 in place of 0: then what is divided is 0 as well."""
+    return torch.where(divisor > 0, divisor, 1.0)
 
 
 def box_iou_loss(log_boxes: Tensor, targets: Tensor, positive: Tensor, offset: float = 0.0) -> Tensor:

@@ -61,7 +61,12 @@ class PolarMask(nn.Module):
         self.register_buffer("image_mean", torch.tensor(image_mean).view(3, 1, 1), persistent=False)
         self.register_buffer("image_std", torch.tensor(image_std).view(3, 1, 1), persistent=False)
 
-    def forward(self, images: Sequence[Tensor], targets: Sequence[dict[str, Any]] | None = None) -> Any:
+    def forward(
+        self,
+        images: Sequence[Tensor],
+        targets: Sequence[dict[str, Any]] | PolarTargets | None = None,
+        divide_by: Tensor | None = None,
+    ) -> Any:
         """Losses in training, detections in evaluation.
 
         Parameters
@@ -70,7 +75,10 @@ class PolarMask(nn.Module):
             Of any sizes.
         targets : sequence of dict, in training, one for each image
             ``boxes`` (N, 4) xyxy pixels, ``labels`` (N,) int64 from 0 to num_classes − 1, ``outlines`` with N
-            instances, and, if there are such, ``ignore`` (N,) bool: neither object nor background.
+            instances, and, if there are such, ``ignore`` (N,) bool: neither object nor background. Or what
+            :meth:`encode` made of them.
+        divide_by : Tensor, shape (3,), in training, optional
+            See :func:`polarmask.model.loss.polar_losses`.
 
         Returns
         -------
@@ -90,14 +98,16 @@ class PolarMask(nn.Module):
                 raise TypeError(f"PolarMask: expected images of a floating-point dtype, got {image.dtype}")
             if image.dim() != 3 or image.shape[0] != 3:
                 raise ValueError(f"PolarMask: expected images of shape (3, H, W), got {tuple(image.shape)}")
-        if self.training:
+        if self.training and not isinstance(targets, PolarTargets):
             targets = self.check(images, targets)
         output = self.head(list(self.backbone(self.batch(images)).values()))
         if not self.training:
             points = self.head.points(output.level_shapes, output.logits.device)
             return self.postprocess(output, points, [(image.shape[-2], image.shape[-1]) for image in images])
         assert targets is not None
-        return polar_losses(output, self.encode(output.level_shapes, targets), box_offset=self.box_offset)
+        if not isinstance(targets, PolarTargets):
+            targets = self.encode(output.level_shapes, targets)
+        return polar_losses(output, targets, box_offset=self.box_offset, divide_by=divide_by)
 
     def check(self, images: Sequence[Tensor], targets: Sequence[dict[str, Any]] | None) -> Sequence[dict[str, Any]]:
         """The targets, with ``ignore`` where they had none."""
@@ -114,10 +124,19 @@ class PolarMask(nn.Module):
                 )
         return [{"ignore": torch.zeros_like(target["labels"], dtype=torch.bool), **target} for target in targets]
 
+    def padded_size(self, images: Sequence[Tensor]) -> tuple[int, int]:
+        """Height and width of the batch."""
+        height, width = (max(image.shape[k] for image in images) for k in (1, 2))
+        return -(-height // self.pad_multiple) * self.pad_multiple, -(-width // self.pad_multiple) * self.pad_multiple
+
+    def level_shapes(self, images: Sequence[Tensor]) -> list[tuple[int, int]]:
+        """Height and width of the feature maps of a batch, where the backbone pads as convolutions do."""
+        height, width = self.padded_size(images)
+        return [(-(-height // stride), -(-width // stride)) for stride in self.head.strides]
+
     def batch(self, images: Sequence[Tensor]) -> Tensor:
         """Normalised images, zeros around them: (B, 3, H, W)."""
-        height, width = (max(image.shape[k] for image in images) for k in (1, 2))
-        height, width = (-(-side // self.pad_multiple) * self.pad_multiple for side in (height, width))
+        height, width = self.padded_size(images)
         return torch.stack(
             [
                 F.pad(
@@ -130,7 +149,7 @@ class PolarMask(nn.Module):
     def encode(self, level_shapes: Sequence[tuple[int, int]], targets: Sequence[dict[str, Any]]) -> PolarTargets:
         """What every point of the batch should say."""
         device = targets[0]["boxes"].device
-        counts = torch.tensor([0, *(len(target["labels"]) for target in targets)], device=device)
+        counts = torch.tensor([0, *(len(target["labels"]) for target in targets)]).to(device, non_blocking=True)
         return encode_targets(
             level_shapes,
             self.head.strides,

@@ -4,7 +4,7 @@ import torch
 from torchvision.ops import box_iou
 
 from polarmask.model.head import HeadOutput
-from polarmask.model.loss import box_iou_loss, polar_losses
+from polarmask.model.loss import box_iou_loss, normalizers, polar_losses
 from polarmask_ops import PolarTargets
 
 RAYS, CLASSES = 8, 3
@@ -48,6 +48,19 @@ def test_by_hand():
     torch.testing.assert_close(losses["mask"], -iou.log().mean())  # all weights are equal
     corners = [torch.cat([-d[:, :2], d[:, 2:]], 1) for d in (given.log_boxes[positive].exp(), want.boxes[positive])]
     torch.testing.assert_close(losses["box"], -box_iou(*corners).diagonal().log().mean())
+
+
+def test_normalizers_add_up_over_batches():
+    given, want = output(4), targets([[0, -1, -1, 2], [-1, -1, 1, -1]])
+    halves = [
+        (HeadOutput(*(t[n : n + 1] for t in given[:4]), given[4]), PolarTargets(*(t[n : n + 1] for t in want)))
+        for n in (0, 1)
+    ]
+    total = sum(normalizers(half) for _, half in halves)
+    torch.testing.assert_close(total, normalizers(want), rtol=0, atol=0)
+    parts = [polar_losses(out, half, divide_by=total) for out, half in halves]
+    for name, loss in polar_losses(given, want).items():
+        torch.testing.assert_close(sum(part[name] for part in parts), loss)
 
 
 @pytest.mark.parametrize("label", [-1, -2])
