@@ -1,5 +1,5 @@
-// Which vector instructions the CPU loops use: what every x86-64 has, AVX2 or AVX-512, chosen when the library is loaded.
-// A loop is written once. with_isa() compiles it for each level and calls the best one:
+// Which vector instructions the CPU loops use: what every x86-64 has, AVX2 or AVX-512, chosen when the library is
+// loaded. A loop is written once. with_isa() compiles it for each level and calls the best one:
 //
 //     parallel_for(0, rows, grain, [&](int64_t begin, int64_t end) {
 //       with_isa([&] { for (int64_t row = begin; row < end; ++row) … });
