@@ -65,25 +65,41 @@ class ModelConfig:
 class DataConfig:
     """The images and what is done to them."""
 
-    dataset: Literal["coco", "nuclei", "shapes"] = "coco"
-    """Coco is a folder with annotations in COCO's JSON; nuclei is one real microscopy image, fetched when needed;
-    shapes is generated."""
+    dataset: Literal["files", "nuclei", "shapes"] = "files"
+    """Files are what `root` holds; nuclei is one real microscopy image, fetched when needed; shapes is generated."""
     root: str = "."
-    """Of coco: the folder that holds annotations/instances_SPLIT.json and the images under SPLIT/."""
-    train: str = "train2017"
-    """Of coco: the split to train on."""
-    test: str = "val2017"
-    """Of coco: the split to evaluate on."""
+    """Of files: a COCO folder or a JSON file of COCO's format, a YOLO data.yaml or its folder, a folder like Pascal
+    VOC's, or folders with images and label images."""
+    train: str | None = None
+    """Of files: the split to train on; by default train2017 or train, what is there."""
+    test: str | None = None
+    """Of files: the split to evaluate on; by default val2017, val, valid or test, what is there."""
+    images: str | None = None
+    """Of files: the folder of the images, where COCO's JSON lies elsewhere."""
+    channels: list[int] | None = None
+    """Of files: up to three channels of the images that become red, green and blue, counted from 0; by default the
+    first three, and grey is repeated."""
+    parts: Literal["largest", "all", "split"] = "largest"
+    """Of files: instances of several parts are trained on by their largest, by all of them, where rays go to the
+    farthest, or as an instance for each part."""
+    invalid: Literal["raise", "skip"] = "raise"
+    """Of files: whether images and annotations that cannot be read stop the program or are logged and left out."""
+    crowd: Literal["ignore", "background"] = "ignore"
+    """Of files: crowds are neither objects nor background, or they are background, as released."""
     size: int = 256
     """Of shapes: height and width of the images."""
     count: int = 1000
     """Of shapes: training images; a tenth as many are evaluated on."""
     min_area: float = 1.0
     """Instances smaller than this, in pixels of the network's input, are not trained on."""
+    min_side: float = 0.0
+    """Instances whose width and height are both smaller than this, in the same pixels, are not trained on."""
+    keep_empty: bool = True
+    """Whether images are trained on that show no instance; else another takes the place."""
     repeat: int = 1
     """How often an epoch shows each image, differently augmented."""
     percentiles: tuple[float, float] | None = None
-    """Each image's values at these percentiles become 0 and 1."""
+    """The values of each channel at these percentiles become 0 and 1."""
     resize: tuple[int, int] | None = None
     """Width and height that images are resized to, in training and after."""
     keep_aspect: bool = False

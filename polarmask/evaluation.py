@@ -34,7 +34,7 @@ def evaluate(detector: Detector, data: DataSet) -> Evaluation:
 
     The metrics are ``segm/AP``, ``segm/AP50``, ``segm/AP75``, the same for ``bbox``, ``segm/AP/NAME`` of each category
     where there are several (−1 for those without instances), ``instances`` (crowds left out) and ``seconds/image``.
-    ``data`` is one of ``polarmask.data``: ``Coco(root, split)``, ``Nuclei("test")``, ``Shapes(count)``.
+    ``data`` is one of ``polarmask.data``: ``open_data(root, splits)``, ``Nuclei("test")``, ``Shapes(count)``.
 
     Raises
     ------

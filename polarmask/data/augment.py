@@ -26,7 +26,7 @@ def augment(sample: Sample, config: DataConfig, rng: np.random.Generator) -> Sam
         sample = hflip(sample)
     if config.photometric:
         sample = random_light(sample, rng)
-    return drop_small(sample, config.min_area)
+    return drop_small(sample, config.min_area, config.min_side)
 
 
 def random_crop(

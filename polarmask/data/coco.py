@@ -1,69 +1,195 @@
-"""Instances in COCO's JSON: polygons and run-length encoded masks, crowds included."""
+"""COCO's JSON: polygons and run-length encoded masks, crowds, several parts, holes."""
 
+import hashlib
 import json
-from collections import defaultdict
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import torch
+import numpy as np
 
-from polarmask_ops import RLE, Outlines, outlines_from_polygons, outlines_from_rle
+from polarmask_ops import RLE, outlines_to_rle
 
-from .images import read_image
-from .sample import Sample
+from ..config import DataConfig
+from .files import Files
+from .images import DataError, inside
+from .instances import AnnotationError, Instances, Rings, checked_rings
+from .json_index import entries
 
 
-class Coco:
-    """A folder with ``annotations/instances_SPLIT.json`` and the images under ``SPLIT/``.
+class Coco(Files):
+    """A JSON file of COCO's format and a folder of images.
 
-    Labels count the categories in the order of their ids. Instances made of several parts are trained on by their
-    largest; crowds are neither objects nor background.
+    Labels count the categories in the order of their ids. Of the file the places of its entries are kept, 24 bytes an
+    annotation, and the categories: entries are read when they are asked for.
 
     Parameters
     ----------
     root : str or Path
-    split : str
-        Such as ``train2017``.
+        The file; its images lie beside it, or in SPLIT where it is ``annotations/instances_SPLIT.json``. Or a folder
+        that holds ``annotations/instances_SPLIT.json`` and ``SPLIT/``, or ``SPLIT/_annotations.coco.json``.
+    split : str, optional
+        Of a folder, such as ``train2017``.
+    config : DataConfig, optional
+        ``images`` names the folder of the images where it is another one.
     """
 
-    def __init__(self, root: str | Path, split: str) -> None:
-        self.folder = Path(root) / split
-        annotations = Path(root) / "annotations" / f"instances_{split}.json"
-        self.content: dict[str, Any] = json.loads(annotations.read_text())
-        categories = sorted(self.content["categories"], key=lambda entry: entry["id"])
-        self.categories = {entry["id"]: entry["name"] for entry in categories}
+    format = "COCO JSON"
+
+    def __init__(self, root: str | Path, split: str | None = None, config: DataConfig | None = None) -> None:
+        super().__init__(config or DataConfig())
+        root = Path(root)
+        self.file = root if split is None else annotation_file(root, split)
+        self.folder = Path(self.config.images) if self.config.images else _image_folder(self.file)
+        categories: list[Any] = []
+        images: list[tuple[int, int, int]] = []  # begin, end, key of the id
+        annotations: list[tuple[int, int, int]] = []
+        ids: list[int] = []
+        for entry in entries(self.file):
+            if entry.key == "categories":
+                categories.append(entry.value)
+            elif entry.key in ("images", "annotations"):
+                value = entry.value if isinstance(entry.value, dict) else {}
+                of = images if entry.key == "images" else annotations
+                of.append((entry.begin, entry.end, _key(value.get("id" if of is images else "image_id"))))
+                if of is annotations:
+                    ids.append(_key(value.get("id")))
+        self.categories = _categories(self.file, categories)
         self.label = {category: n for n, category in enumerate(self.categories)}
-        self.images: list[dict[str, Any]] = self.content["images"]
-        self.instances: dict[int, list[dict[str, Any]]] = defaultdict(list)
-        for entry in self.content["annotations"]:
-            self.instances[entry["image_id"]].append(entry)
+        self._images = np.array(images, np.int64).reshape(-1, 3)
+        places = np.array(annotations, np.int64).reshape(-1, 3)
+        self._annotations = places[np.argsort(places[:, 2], kind="stable")]
+        values, counts = np.unique(np.array(ids, np.int64), return_counts=True)
+        self._repeated = set(values[counts > 1].tolist()) if (counts > 1).any() else set()
 
     def __len__(self) -> int:
-        return len(self.images)
+        return len(self._images)
 
-    def __getitem__(self, index: int) -> Sample:
-        entry = self.images[index]
-        image = read_image(self.folder / entry["file_name"])
-        instances = self.instances[entry["id"]]
-        return Sample(
-            image=image,
-            outlines=_outlines(instances),
-            labels=torch.tensor([self.label[instance["category_id"]] for instance in instances], dtype=torch.int64),
-            ignore=torch.tensor([bool(instance.get("iscrowd", 0)) for instance in instances], dtype=torch.bool),
-            image_id=entry["id"],
-        )
+    def path(self, index: int) -> Path:
+        return inside(self.folder, self.image(index).get("file_name"))
+
+    def image(self, index: int) -> dict[str, Any]:
+        """The entry of an image."""
+        begin, end, _ = self._images[index].tolist()
+        return self._entry(begin, end)
+
+    def image_id(self, index: int) -> int:
+        return self.image(index).get("id")  # type: ignore[return-value]
+
+    def instances(self, index: int, size: tuple[int, int]) -> Instances:
+        image = self.image(index)
+        stated = (image.get("height", size[0]), image.get("width", size[1]))
+        if stated != size:
+            raise DataError(f"{self.path(index)}: expected height and width {size} in {self.file}, got {stated}")
+        found = Instances(size)
+        for entry in self.annotations(index):
+            id, crowd = entry.get("id", "without id"), bool(entry.get("iscrowd", 0))
+            try:
+                if entry.get("category_id") not in self.label or isinstance(entry["category_id"], bool):
+                    raise AnnotationError(
+                        "unknown category", f"expected a category of the file, got {entry.get('category_id')!r:.80}"
+                    )
+                found.add(id, self.label[entry["category_id"]], _shape(entry.get("segmentation"), size), crowd)
+            except AnnotationError as problem:
+                found.problems.append((id, problem))
+            except TypeError:  # a category that cannot be looked up
+                found.problems.append((id, AnnotationError("unknown category", "expected a number, got a list")))
+        return found
+
+    def annotations(self, index: int) -> Iterator[dict[str, Any]]:
+        """The annotations of an image."""
+        key = self._images[index, 2]
+        first, last = np.searchsorted(self._annotations[:, 2], [key, key + 1] if key < 2**63 - 1 else [key, key])
+        for begin, end, _ in self._annotations[first:last].tolist():
+            yield self._entry(begin, end)
+
+    def problems(self) -> Iterator[tuple[str, str]]:
+        keys, counts = np.unique(self._images[:, 2], return_counts=True)
+        repeated = set(keys[counts > 1].tolist())
+        for index in np.flatnonzero(np.isin(self._images[:, 2], list(repeated))).tolist() if repeated else []:
+            yield "duplicate image id", f"{self.file}: image {self.image(index).get('id')!r} is not the only one"
+        lost = ~np.isin(self._annotations[:, 2], keys)
+        for begin, end, _ in self._annotations[lost].tolist():
+            entry = self._entry(begin, end)
+            image = f"image {entry.get('image_id')!r:.80}, which is not there"
+            yield "unknown image", f"{self.file}: annotation {entry.get('id')!r:.80} is of {image}"
+        if self._repeated:
+            for begin, end, _ in self._annotations.tolist():
+                id = self._entry(begin, end).get("id")
+                if _key(id) in self._repeated:
+                    yield "duplicate annotation id", f"{self.file}: annotation {id!r} is not the only one"
 
     def ground_truth(self) -> dict[str, Any]:
-        return self.content
+        """The file's content, completed: areas, boxes and crowd flags that it lacks come from the segmentations."""
+        content: dict[str, Any] = json.loads(self.file.read_bytes())
+        indices = {image["id"]: index for index, image in enumerate(content["images"])}
+        kept = []
+        for n, entry in enumerate(content["annotations"]):
+            index = indices.get(entry.get("image_id"))
+            if index is None:
+                continue
+            if not {"id", "area", "bbox", "iscrowd"} <= set(entry):
+                image = content["images"][index]
+                size = (image["height"], image["width"])
+                try:
+                    one = Instances(size)
+                    one.add(0, 0, _shape(entry.get("segmentation"), size))
+                except AnnotationError as problem:
+                    if self.config.invalid == "raise":
+                        raise DataError(f"{self.file}: annotation {entry.get('id')}: {problem}") from problem
+                    continue
+                mask = outlines_to_rle(one.outlines("all")[0], size)
+                left, top, right, bottom = mask.boxes()[0].tolist()
+                box = [left, top, right - left, bottom - top]
+                entry = {"id": n + 1, "area": int(mask.areas()[0]), "bbox": box, "iscrowd": 0, **entry}
+            kept.append(entry)
+        return {**content, "annotations": kept}
+
+    def _entry(self, begin: int, end: int) -> dict[str, Any]:
+        with self.file.open("rb") as file:
+            file.seek(begin)
+            value = json.loads(file.read(end - begin))
+        return value if isinstance(value, dict) else {}
 
 
-def _outlines(instances: list[dict[str, Any]]) -> Outlines:
-    none = outlines_from_polygons([])
-    return Outlines.cat([none, *(_outline(instance) for instance in instances)])
+def annotation_file(root: Path, split: str) -> Path:
+    """Where a folder has the annotations of a split."""
+    exported = root / split / "_annotations.coco.json"
+    return exported if exported.is_file() else root / "annotations" / f"instances_{split}.json"
 
 
-def _outline(instance: dict[str, Any]) -> Outlines:
-    segmentation = instance["segmentation"]
+def _image_folder(file: Path) -> Path:
+    split = file.stem.removeprefix("instances_")
+    folder = file.parent.parent / split
+    return folder if file.parent.name == "annotations" and folder.is_dir() else file.parent
+
+
+def _categories(file: Path, found: list[Any]) -> dict[int, str]:
+    wrong = [each for each in found if not isinstance(each, dict) or type(each.get("id")) is not int]
+    if wrong or not found:
+        raise DataError(f"{file}: expected categories with an integer id each, got {wrong or 'none':.200}")
+    names = {each["id"]: str(each.get("name", each["id"])) for each in sorted(found, key=lambda each: each["id"])}
+    if len(names) < len(found):
+        raise DataError(f"{file}: expected categories of different ids, got {sorted(each['id'] for each in found)}")
+    return names
+
+
+def _key(id: Any) -> int:
+    """Ids of any kind as 64 bits, integers as they are."""
+    if type(id) is int and abs(id) < 2**62:
+        return id
+    return int.from_bytes(hashlib.blake2b(repr(id).encode(), digest_size=8).digest(), "little", signed=True) | 2**62
+
+
+def _shape(segmentation: Any, size: tuple[int, int]) -> Rings | RLE:
     if isinstance(segmentation, list):
-        return outlines_from_polygons([segmentation])
-    return outlines_from_rle(RLE.from_coco([segmentation]), keep="all" if instance.get("iscrowd", 0) else "largest")
+        return checked_rings(segmentation)
+    if not isinstance(segmentation, dict):
+        raise AnnotationError("no segmentation", f"expected a segmentation, got {segmentation!r:.80}")
+    try:
+        mask = RLE.from_coco([segmentation])
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
+        raise AnnotationError("broken", f"expected a run-length encoded mask, got {error!s:.200}") from error
+    if mask.size != size:
+        raise AnnotationError("wrong size", f"expected a mask of the image's size {size}, got {mask.size}")
+    return mask

@@ -10,9 +10,12 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from ..config import Config
 from . import DataSet
 from .augment import augment
+from .files import logger
+from .images import DataError
 from .sample import Sample
 
 ORDER, AUGMENT = 0, 1  # keep the two streams of random numbers apart
+TRIES = 1000  # images that may be unfit in a row
 
 
 class EpochSampler(Sampler[tuple[int, int]]):
@@ -30,7 +33,11 @@ class EpochSampler(Sampler[tuple[int, int]]):
 
 
 class Augmented(Dataset[Sample]):
-    """A data set, each image several times, augmented from a generator keyed by (seed, epoch, index)."""
+    """A data set, each image several times, augmented from a generator keyed by (seed, epoch, index).
+
+    Another image takes the place of one without instances, where those are not wanted, and of one that cannot be read,
+    where that is not to stop the program.
+    """
 
     def __init__(self, data: DataSet, config: Config) -> None:
         self.data, self.config = data, config
@@ -41,7 +48,19 @@ class Augmented(Dataset[Sample]):
     def __getitem__(self, key: tuple[int, int]) -> Sample:
         epoch, index = key
         rng = np.random.default_rng([AUGMENT, self.config.seed, epoch, index])
-        return augment(self.data[index % len(self.data)], self.config.data, rng)
+        index %= len(self.data)
+        for _ in range(TRIES):
+            try:
+                sample = augment(self.data[index], self.config.data, rng)
+            except DataError as error:
+                if self.config.data.invalid == "raise":
+                    raise
+                logger.warning("%s; another image takes its place", error)
+            else:
+                if len(sample.labels) or self.config.data.keep_empty:
+                    return sample
+            index = int(rng.integers(len(self.data)))
+        raise DataError(f"expected images with instances that can be read, found none among {TRIES}")
 
 
 def collate(samples: list[Sample]) -> tuple[list[Tensor], list[dict[str, Any]]]:

@@ -25,6 +25,10 @@ class Sample:
         """Height and width."""
         return self.image.shape[1], self.image.shape[2]
 
+    def select(self, which: Tensor) -> "Sample":
+        """With some of the instances, by index or bool tensor."""
+        return replace(self, outlines=self.outlines[which], labels=self.labels[which], ignore=self.ignore[which])
+
     def target(self) -> dict[str, object]:
         """What the model trains on. Boxes are the outlines' extents."""
         return {
@@ -36,9 +40,11 @@ class Sample:
 
 
 def normalize(image: Tensor, percentiles: tuple[float, float]) -> Tensor:
-    """Stretches the image so that its values at the percentiles become 0 and 1."""
-    low, high = np.percentile(image.numpy(), percentiles)
-    return (image - float(low)) / max(float(high - low), 1e-6)
+    """Stretches each channel so that its values at the percentiles become 0 and 1; a flat one becomes 0."""
+    if image.stride(0) == 0:  # a repeated channel
+        return normalize(image[:1], percentiles).expand_as(image)
+    low, high = np.percentile(image.numpy(), percentiles, axis=(1, 2))[..., None, None]
+    return ((image - torch.from_numpy(low)) / torch.from_numpy(np.maximum(high - low, 1e-6))).float()
 
 
 def fit(size: tuple[int, int], resize: tuple[int, int], keep_aspect: bool) -> tuple[int, int]:
@@ -85,8 +91,10 @@ def warp(sample: Sample, matrix: np.ndarray, size: tuple[int, int]) -> Sample:
     return replace(sample, image=image, outlines=sample.outlines.affine(torch.from_numpy(matrix[:2])))
 
 
-def drop_small(sample: Sample, min_area: float) -> Sample:
-    """Cuts the outlines at the image's borders and drops instances with less than ``min_area`` left."""
-    outlines = sample.outlines.clip(sample.size)
-    keep = outlines.areas() >= min_area
-    return replace(sample, outlines=outlines[keep], labels=sample.labels[keep], ignore=sample.ignore[keep])
+def drop_small(sample: Sample, min_area: float, min_side: float = 0.0) -> Sample:
+    """Cuts the outlines at the image's borders and drops instances with less than ``min_area`` left, or with both sides
+    of their box below ``min_side``."""
+    clipped = replace(sample, outlines=sample.outlines.clip(sample.size))
+    boxes = clipped.outlines.boxes()
+    sides = (boxes[:, 2:] - boxes[:, :2]).amax(1)
+    return clipped.select((clipped.outlines.areas() >= min_area) & (sides >= min_side))

@@ -77,7 +77,7 @@ def test_command_line_and_mixed_precision(run, tmp_path):
 
 
 def test_coco_folder(run, coco_folder, tmp_path):
-    options = ["--data.dataset", "coco", "--data.root", str(coco_folder), "--data.train", "val", "--data.test", "val"]
+    options = ["--data.root", str(coco_folder), "--data.train", "val", "--data.test", "val"]
     train_main([*run[0], *options, "--data.resize", "[64,32]", "--out", str(tmp_path / "out")])
     metrics = json.loads((tmp_path / "out" / "metrics.json").read_text())
     assert metrics["instances"] == 2  # and a crowd

@@ -1,0 +1,92 @@
+"""Instances in PNGs, as Pascal VOC has them."""
+
+from pathlib import Path
+
+import numpy as np
+
+from ..config import DataConfig
+from .files import Files, list_images
+from .images import DataError, inside, read_labels
+from .instances import AnnotationError, Instances, labels_to_rle
+
+VOID = 255  # the borders between objects
+CLASSES = [
+    *("aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow"),
+    *("diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor"),
+]
+
+
+class Voc(Files):
+    """A folder like Pascal VOC's: JPEGImages, SegmentationObject, SegmentationClass, ImageSets/Segmentation.
+
+    The pixels of an instance have one value in SegmentationObject; most of them say its class in SegmentationClass.
+    Void pixels are nobody's.
+
+    Parameters
+    ----------
+    root : str or Path
+    split : str, optional
+        A file ``ImageSets/Segmentation/SPLIT.txt``; ``train`` by default.
+    config : DataConfig, optional
+
+    Notes
+    -----
+    Class names are VOC's, or stand line by line in ``labelmap.txt``, background first; what follows a colon is passed
+    over.
+    """
+
+    format = "VOC instance PNGs"
+
+    def __init__(self, root: str | Path, split: str | None = None, config: DataConfig | None = None) -> None:
+        super().__init__(config or DataConfig())
+        self.root = Path(root)
+        self.categories = dict(enumerate(_names(self.root / "labelmap.txt"), 1))
+        listed = list_file(self.root, split or "train")
+        try:
+            self.names = [line.split()[0] for line in listed.read_text().splitlines() if line.strip()]
+        except (OSError, UnicodeDecodeError) as error:
+            raise DataError(f"{listed}: cannot be read as text: {error!s:.200}") from error
+        folder = self.root / "JPEGImages"
+        self.suffixes = {path.stem: path.suffix for path in list_images(folder)} if folder.is_dir() else {}
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def path(self, index: int) -> Path:
+        name = self.names[index]
+        return inside(self.root / "JPEGImages", name + self.suffixes.get(name, ".jpg"))
+
+    def instances(self, index: int, size: tuple[int, int]) -> Instances:
+        objects, classes = (self._labels(folder, index, size) for folder in ("SegmentationObject", "SegmentationClass"))
+        objects[(objects == VOID) | (classes == VOID)] = 0
+        matter = objects > 0
+        values, owner = np.unique(objects[matter], return_inverse=True)
+        votes = np.zeros((len(values), VOID + 1), np.int64)
+        np.add.at(votes, (owner, np.minimum(classes[matter], VOID)), 1)
+        numbers = votes.argmax(1)
+        unknown = (numbers < 1) | (numbers > len(self.categories))
+        objects[np.isin(objects, values[unknown])] = 0
+        ids, masks = labels_to_rle(objects)
+        found = Instances.of_masks(ids.tolist(), (numbers[~unknown] - 1).tolist(), masks)
+        for value, number in zip(values[unknown].tolist(), numbers[unknown].tolist(), strict=True):
+            expected = f"expected a class from 1 to {len(self.categories)}, got {number}"
+            found.problems.append((value, AnnotationError("unknown category", expected)))
+        return found
+
+    def _labels(self, folder: str, index: int, size: tuple[int, int]) -> np.ndarray:
+        path = inside(self.root / folder, self.names[index] + ".png")
+        labels = read_labels(path)
+        if labels.shape != size:
+            raise DataError(f"{path}: expected labels of the image's size {size}, got {labels.shape}")
+        return labels
+
+
+def list_file(root: Path, split: str) -> Path:
+    return root / "ImageSets" / "Segmentation" / f"{split}.txt"
+
+
+def _names(labelmap: Path) -> list[str]:
+    if not labelmap.is_file():
+        return CLASSES
+    lines = (line.split(":")[0].strip() for line in labelmap.read_text(errors="replace").splitlines())
+    return [name for name in lines if name and not name.startswith("#")][1:]
