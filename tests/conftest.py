@@ -11,6 +11,7 @@ hypothesis.settings.register_profile("polarmask", deadline=None, derandomize=Tru
 hypothesis.settings.load_profile("polarmask")
 
 if hasattr(_C, "schedule"):  # POLARMASK_BACKEND=simt: the CUDA kernels, emulated
+    os.environ.setdefault("POLARMASK_CHECK", "1")  # or bad values would not raise, as on a GPU
     _C.schedule(os.environ.get("POLARMASK_SIMT_SCHEDULE", "forward"))
 
 

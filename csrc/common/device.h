@@ -20,11 +20,19 @@ inline bool by_kernels([[maybe_unused]] const Tensor& tensor) {
 #endif
 }
 
-// Calls cpu(), or kernels(stream) on the device of `tensor`; it returns a cudaError_t. A generic lambda will do:
-// without CUDA it is never compiled.
-template <class Cpu, class Kernels>
-void run_on([[maybe_unused]] const char* op, const Tensor& tensor, Cpu&& cpu, [[maybe_unused]] Kernels&& kernels) {
-  if (!by_kernels(tensor)) return cpu();
+#ifdef POLARMASK_WITH_CUDA
+// Waits for the device.
+inline cudaError_t read_back(int64_t& value, const int64_t* from, cudaStream_t stream) {
+  const cudaError_t error = cudaMemcpyAsync(&value, from, sizeof value, cudaMemcpyDeviceToHost, stream);
+  return error == cudaSuccess ? cudaStreamSynchronize(stream) : error;
+}
+#endif
+
+// Calls kernels(stream), which returns a cudaError_t, on the device of `tensor`. A generic lambda will do: without CUDA
+// it is never compiled.
+template <class Kernels>
+void run_kernels([[maybe_unused]] const char* op, [[maybe_unused]] const Tensor& tensor,
+                 [[maybe_unused]] Kernels&& kernels) {
 #if defined(POLARMASK_SIMT)
   const cudaError_t error = kernels(cudaStream_t{});
   if (error != cudaSuccess) throw std::runtime_error(text_of(op, ": CUDA error: ", cudaGetErrorString(error)));
@@ -35,6 +43,13 @@ void run_on([[maybe_unused]] const char* op, const Tensor& tensor, Cpu&& cpu, [[
 #else
   throw std::runtime_error(text_of(op, ": polarmask_ops was built without CUDA; rebuild it with POLARMASK_CUDA=1"));
 #endif
+}
+
+// The same, or cpu().
+template <class Cpu, class Kernels>
+void run_on(const char* op, const Tensor& tensor, Cpu&& cpu, Kernels&& kernels) {
+  if (!by_kernels(tensor)) return cpu();
+  run_kernels(op, tensor, kernels);
 }
 
 }  // namespace polarmask

@@ -1,4 +1,5 @@
-// Tensors of rows of different lengths, one after the other: row n is data[offsets[n]:offsets[n + 1]].
+// Tensors of rows of different lengths, one after the other: row n is data[offsets[n]:offsets[n + 1]]. Checked where
+// they come in, built where they go out: on the CPU row by row, on a GPU by counting, summing and writing.
 #pragma once
 
 #include <algorithm>
@@ -8,22 +9,19 @@
 #include <vector>
 
 #include "check.h"
+#include "device.h"
 #include "rle.h"
+#include "rows.h"
+#include "scan.h"
 #include "torch.h"
 
 namespace polarmask {
 
 constexpr int64_t kRowsPerRaggedTask = 8;  // a row is one instance: microseconds, so a task is worth handing out
 
-template <class T>
-struct Ragged {
-  const T* data;
-  const int64_t* offsets;  // [N + 1]
-  int64_t size;            // N
-
-  const T* row(int64_t n) const { return data + offsets[n]; }
-  int64_t length(int64_t n) const { return offsets[n + 1] - offsets[n]; }
-};
+#ifdef POLARMASK_WITH_CUDA
+cudaError_t launch_offsets(const int64_t* lengths, int64_t n, int64_t* offsets, int64_t* scratch, cudaStream_t stream);
+#endif
 
 // The two tensors, which the caller keeps contiguous.
 template <class T>
@@ -31,24 +29,30 @@ Ragged<T> ragged(const char* op, const char* name, const Tensor& data, const Ten
   check_dim(op, name, data, 1, "(T,)");
   check_same_device(op, "offsets", offsets, name, data);
   check_offsets(op, "offsets", offsets, data.size(0));
-  if (data.is_cuda()) no_cuda_kernel(op);
-  return {data.const_data_ptr<T>(), offsets.const_data_ptr<int64_t>(), offsets.size(0) - 1};
+  return {data.const_data_ptr<T>(), offsets.const_data_ptr<int64_t>(), offsets.size(0) - 1, data.size(0)};
 }
 
 // The tensors of polarmask_ops.RLE, which the caller keeps contiguous: run lengths of images of any size …
 inline Ragged<int32_t> checked_runs(const char* op, const Tensor& counts, const Tensor& offsets) {
   check(counts.scalar_type() == ScalarType::Int, op, ": expected counts of dtype int32");
   const auto runs = ragged<int32_t>(op, "counts", counts, offsets);
-  for (int64_t k = 0; k < counts.size(0); ++k)
-    check(runs.data[k] >= 0, op, ": expected counts not to be negative, got ", runs.data[k], " at index ", k);
+  if (const auto values = values_to_check(counts)) {
+    const int32_t* const at = values->const_data_ptr<int32_t>();
+    for (int64_t k = 0; k < counts.size(0); ++k)
+      check(at[k] >= 0, op, ": expected counts not to be negative, got ", at[k], " at index ", k);
+  }
   return runs;
 }
 
 // … and of this one.
 inline Ragged<int32_t> checked_runs(const char* op, const Tensor& counts, const Tensor& offsets, ImageSize size) {
   const auto runs = checked_runs(op, counts, offsets);
-  for (int64_t n = 0; n < runs.size; ++n)
-    check(fits(runs.row(n), runs.length(n), size.height * size.width), op, ": expected the counts of instance ", n,
+  const auto values = values_to_check(counts), begins = values_to_check(offsets);
+  if (!values || !begins) return runs;
+  const Ragged<int32_t> here{values->const_data_ptr<int32_t>(), begins->const_data_ptr<int64_t>(), runs.size,
+                             runs.total};
+  for (int64_t n = 0; n < here.size; ++n)
+    check(fits(here.row(n), here.length(n), size.height * size.width), op, ": expected the counts of instance ", n,
           " to sum to ", size.height, " * ", size.width);
   return runs;
 }
@@ -81,6 +85,28 @@ std::tuple<Tensor, Tensor> build_ragged(int64_t size, const Tensor& like, Scalar
                                                     : torch::stable::new_empty(like, {total, kWidth}, dtype);
   auto* data = reinterpret_cast<T*>(data_out.mutable_data_ptr<Number>());
   for (const auto& part : parts) data = std::copy(part.begin(), part.end(), data);
+  return {data_out, offsets_out};
+}
+
+// The same by kernels: count(lengths [size], stream) finds the lengths of the rows, emit(data, offsets [size + 1],
+// stream) writes them; both return a cudaError_t. `shape` is that of an element. Waits for the device once, to learn
+// the length of all rows together.
+template <class Count, class Emit>
+std::tuple<Tensor, Tensor> build_ragged_by_kernels(const char* op, int64_t size, const Tensor& like, ScalarType dtype,
+                                                   std::vector<int64_t> shape, Count&& count, Emit&& emit) {
+  const Tensor offsets_out = torch::stable::new_empty(like, {size + 1}, ScalarType::Long);
+  const Tensor scratch_out = torch::stable::new_empty(like, {kScanScratch}, ScalarType::Long);
+  auto* const offsets = offsets_out.mutable_data_ptr<int64_t>();
+  auto* const scratch = scratch_out.mutable_data_ptr<int64_t>();
+  int64_t total = 0;
+  run_kernels(op, like, [&](auto stream) {
+    auto error = count(offsets + 1, stream);
+    if (error == decltype(error){}) error = launch_offsets(offsets + 1, size, offsets, scratch, stream);
+    return error == decltype(error){} ? read_back(total, offsets + size, stream) : error;
+  });
+  shape.insert(shape.begin(), total);
+  const Tensor data_out = torch::stable::new_empty(like, shape, dtype);
+  run_kernels(op, like, [&](auto stream) { return emit(data_out, offsets, stream); });
   return {data_out, offsets_out};
 }
 

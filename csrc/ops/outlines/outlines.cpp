@@ -198,6 +198,7 @@ OutlinesTensors outlines_from_rle(const Tensor& counts_in, const Tensor& offsets
   const ImageSize size = checked_size(op, height_in, width_in);
   const Tensor counts = torch::stable::contiguous(counts_in), offsets = torch::stable::contiguous(offsets_in);
   const auto rle = checked_runs(op, counts, offsets, size);
+  if (counts.is_cuda()) no_cuda_kernel(op);
   return build_outlines<float>(rle.size, counts, kOutlinesPerTask, [&] {
     return [=, tracer = PixelTracer(true, {largest, false}), shape = Runs()](
                int64_t m, std::vector<Segment<float>>& segments) mutable {

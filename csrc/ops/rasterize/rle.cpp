@@ -36,6 +36,7 @@ Tensor rle_to_masks(const Tensor& counts_in, const Tensor& offsets_in, int64_t h
   const ImageSize size = checked_size(op, height, width);
   const Tensor counts = torch::stable::contiguous(counts_in), offsets = torch::stable::contiguous(offsets_in);
   const auto runs = checked_runs(op, counts, offsets, size);
+  if (counts.is_cuda()) no_cuda_kernel(op);
   const Tensor masks_out = torch::stable::new_empty(counts, {runs.size, height, width}, ScalarType::Bool);
   auto* masks = masks_out.mutable_data_ptr<bool>();
   parallel_for(0, runs.size, 1, [&](int64_t first, int64_t last) {
@@ -57,6 +58,7 @@ Tensor rle_to_masks(const Tensor& counts_in, const Tensor& offsets_in, int64_t h
 Tensor rle_areas(const Tensor& counts_in, const Tensor& offsets_in) {
   const Tensor counts = torch::stable::contiguous(counts_in), offsets = torch::stable::contiguous(offsets_in);
   const auto runs = checked_runs("rle_areas", counts, offsets);
+  if (counts.is_cuda()) no_cuda_kernel("rle_areas");
   const Tensor areas_out = torch::stable::new_empty(counts, {runs.size}, ScalarType::Long);
   auto* areas = areas_out.mutable_data_ptr<int64_t>();
   parallel_for(0, runs.size, kInstancesPerTask, [&](int64_t first, int64_t last) {
@@ -73,6 +75,7 @@ Tensor rle_boxes(const Tensor& counts_in, const Tensor& offsets_in, int64_t heig
   const ImageSize size = checked_size(op, height, width);
   const Tensor counts = torch::stable::contiguous(counts_in), offsets = torch::stable::contiguous(offsets_in);
   const auto runs = checked_runs(op, counts, offsets, size);
+  if (counts.is_cuda()) no_cuda_kernel(op);
   const Tensor boxes_out = torch::stable::new_empty(counts, {runs.size, 4}, ScalarType::Float);
   auto* boxes = boxes_out.mutable_data_ptr<float>();
   parallel_for(0, runs.size, kInstancesPerTask, [&](int64_t first, int64_t last) {
@@ -97,6 +100,7 @@ Tensor rle_boxes(const Tensor& counts_in, const Tensor& offsets_in, int64_t heig
 std::tuple<Tensor, Tensor> rle_to_strings(const Tensor& counts_in, const Tensor& offsets_in) {
   const Tensor counts = torch::stable::contiguous(counts_in), offsets = torch::stable::contiguous(offsets_in);
   const auto runs = checked_runs("rle_to_strings", counts, offsets);
+  if (counts.is_cuda()) no_cuda_kernel("rle_to_strings");
   return build_ragged<uint8_t>(runs.size, counts, ScalarType::Byte, [&] {
     return [&](int64_t n, std::vector<uint8_t>& string) {
       encode_counts(runs.row(n), runs.length(n), [&](uint8_t character) { string.push_back(character); });
@@ -110,6 +114,7 @@ std::tuple<Tensor, Tensor> rle_from_strings(const Tensor& strings_in, const Tens
   const ImageSize size = checked_size(op, height, width);
   const Tensor text = torch::stable::contiguous(strings_in), offsets = torch::stable::contiguous(offsets_in);
   const auto strings = ragged<uint8_t>(op, "strings", text, offsets);
+  if (text.is_cuda()) no_cuda_kernel(op);
   std::vector<uint8_t> bad(strings.size);
   auto runs = build_ragged<int32_t>(strings.size, text, ScalarType::Int, [&] {
     return [&](int64_t n, std::vector<int32_t>& counts) {
