@@ -46,7 +46,7 @@ void pixels() {
     int64_t inside = 0;
     for (auto& pixel : mask) inside += (pixel = random() % 10 < density ? 1 + random() % 255 : 0) != 0;
     shape.clear();
-    for (int64_t row = 0; row < height; ++row) shape.add_row(row, mask.data() + row * width, width);
+    shape.add_bitmap(mask.data(), height, width);
     const auto traced = [&](const Runs& runs) {
       Segments segments;
       tracer.trace(runs, [&](auto x0, auto y0, auto x1, auto y1) {

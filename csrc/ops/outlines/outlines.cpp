@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "../../common/check.h"
+#include "../../common/isa.h"
 #include "../../common/ragged.h"
 #include "../../common/rle.h"
 #include "../../common/torch.h"
@@ -185,7 +186,7 @@ OutlinesTensors outlines_from_masks(const Tensor& masks_in, bool largest, bool b
     return [=, tracer = PixelTracer(false, {largest, border}), shape = Runs()](
                int64_t m, std::vector<Segment<float>>& segments) mutable {
       shape.clear();
-      for (int64_t row = 0; row < height; ++row) shape.add_row(row, pixels + (m * height + row) * width, width);
+      with_isa([&] { shape.add_bitmap(pixels + m * height * width, height, width); });
       tracer.append(shape, segments);
     };
   });

@@ -18,6 +18,9 @@ struct Run {
   int32_t begin, end;  // pixels along the line
 };
 
+// Anywhere in memory. A copy would go through the stack.
+using Words = uint64_t __attribute__((vector_size(32), aligned(1), may_alias));
+
 // The runs of one shape, line by line, at least a pixel apart. Kept between shapes, for its memory.
 class Runs {
  public:
@@ -37,19 +40,14 @@ class Runs {
     runs_.push_back({begin, end});
   }
 
-  // A row of a bitmap, where bytes other than 0 are inside.
-  void add_row(int64_t line, const uint8_t* pixels, int64_t width) {
-    int64_t begin = -1;  // of the run that is open
-    for (int64_t x = 0; x < width; x += 64) {
-      const uint64_t inside = nonzero_bytes(pixels + x, std::min<int64_t>(width - x, 64));
-      uint64_t changes = inside ^ (inside << 1 | (begin >= 0));
-      for (; changes != 0; changes &= changes - 1) {
-        const int64_t at = x + std::countr_zero(changes);
-        if (begin >= 0) add(line, static_cast<int32_t>(begin), static_cast<int32_t>(at));
-        begin = begin >= 0 ? -1 : at;
-      }
+  // A bitmap [height, width], where bytes other than 0 are inside.
+  void add_bitmap(const uint8_t* pixels, int64_t height, int64_t width) {
+    const int64_t area = height * width;
+    for (int64_t at = skip_zeros(pixels, 0, area); at < area;) {
+      const int64_t line = at / width;
+      add_row(line, pixels + line * width, width);
+      at = skip_zeros(pixels, (line + 1) * width, area);
     }
-    if (begin >= 0) add(line, static_cast<int32_t>(begin), static_cast<int32_t>(width));
   }
 
   int64_t size() const { return static_cast<int64_t>(runs_.size()); }
@@ -68,6 +66,33 @@ class Runs {
   }
 
  private:
+  // The first byte from `at` on that is not 0, or one up to 255 before it: most of a bitmap is empty, and this passes
+  // over it at the speed of memory.
+  static int64_t skip_zeros(const uint8_t* bytes, int64_t at, int64_t count) {
+    constexpr int64_t kBlock = 8 * sizeof(Words);
+    for (; at + kBlock <= count; at += kBlock) {
+      const auto* const w = reinterpret_cast<const Words*>(bytes + at);
+      const Words any = ((w[0] | w[1]) | (w[2] | w[3])) | ((w[4] | w[5]) | (w[6] | w[7]));
+      if ((any[0] | any[1]) | (any[2] | any[3])) return at;
+    }
+    while (at < count && bytes[at] == 0) ++at;
+    return at;
+  }
+
+  void add_row(int64_t line, const uint8_t* pixels, int64_t width) {
+    int64_t begin = -1;  // of the run that is open
+    for (int64_t x = 0; x < width; x += 64) {
+      const uint64_t inside = nonzero_bytes(pixels + x, std::min<int64_t>(width - x, 64));
+      uint64_t changes = inside ^ (inside << 1 | (begin >= 0));
+      for (; changes != 0; changes &= changes - 1) {
+        const int64_t at = x + std::countr_zero(changes);
+        if (begin >= 0) add(line, static_cast<int32_t>(begin), static_cast<int32_t>(at));
+        begin = begin >= 0 ? -1 : at;
+      }
+    }
+    if (begin >= 0) add(line, static_cast<int32_t>(begin), static_cast<int32_t>(width));
+  }
+
   // Bit k says whether byte k is other than 0.
   static uint64_t nonzero_bytes(const uint8_t* bytes, int64_t count) {
     constexpr uint64_t kLow = 0x7f7f7f7f7f7f7f7f;
@@ -75,7 +100,7 @@ class Runs {
     count == 64 ? std::memcpy(words, bytes, 64) : std::memcpy(words, bytes, count);  // 64 is a few loads
     uint64_t any = 0, bits = 0;
     for (const uint64_t word : words) any |= word;
-    if (any == 0) return 0;  // nearly always
+    if (any == 0) return 0;  // often
     for (int k = 0; k < 8; ++k) {
       const uint64_t ones = ((((words[k] & kLow) + kLow) | words[k]) & ~kLow) >> 7;
       bits |= (ones * 0x0102040810204080 >> 56) << (8 * k);  // the product brings byte k's 1 to bit 56 + k
