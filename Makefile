@@ -8,7 +8,9 @@
 #   make sanitize   the tests of the ops under AddressSanitizer and UndefinedBehaviorSanitizer
 #   make test-simt  the tests of the ops that have CUDA kernels against these kernels, emulated; in three schedules
 #   make test-simt-race, make test-simt-asan: the same in the race detector and under AddressSanitizer
+#   make test-simt-smoke  the part of these two that is marked `smoke`, as CI runs it
 #   make test-simt-mutants  kernels without one of their barriers or atomics: the tests must notice
+#   make test-cuda-build  the extension with CUDA loads, and every op has its kernels; needs nvcc, no GPU
 #   make cuda-report  registers, shared memory and occupancy of every kernel; needs nvcc, no GPU
 #   make wheel      a wheel under dist/, installed in a clean environment and tried there
 PYTHON ?= python3
@@ -37,7 +39,7 @@ ASAN := LD_PRELOAD="$$($(CXX) -print-file-name=libasan.so) $$($(CXX) -print-file
 # Threads that wait by spinning make training five times slower on a machine that does something else too.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: setup demo test test-all bench lint test-cpp sanitize test-simt test-simt-race test-simt-asan test-simt-mutants cuda-report wheel clean
+.PHONY: setup demo test test-all bench lint test-cpp sanitize test-simt test-simt-race test-simt-asan test-simt-smoke test-simt-mutants test-cuda-build cuda-report wheel clean
 setup: $(VENV)/.built
 
 $(VENV)/.installed: pyproject.toml
@@ -94,7 +96,7 @@ sanitize: $(VENV)/.installed
 	POLARMASK_SANITIZE=1 POLARMASK_CUDA=0 $(BIN)/python setup.py --quiet build --build-base build/sanitize --build-lib build/sanitize/lib
 	$(ASAN) PYTHONPATH=build/sanitize/lib $(BIN)/pytest -m "not slow" --capture=sys $(OPS_TESTS)
 
-test-simt test-simt-race test-simt-asan: export POLARMASK_BACKEND = simt
+test-simt test-simt-race test-simt-asan test-simt-smoke: export POLARMASK_BACKEND = simt
 test-simt: $(VENV)/.installed
 	$(BIN)/python tests/simt/simt_build.py plain
 	PYTHONPATH=build/simt/plain POLARMASK_SIMT_SCHEDULE=forward $(SIMT_PYTEST)
@@ -109,8 +111,18 @@ test-simt-asan: $(VENV)/.installed
 	$(BIN)/python tests/simt/simt_build.py asan
 	$(ASAN) PYTHONPATH=build/simt/asan $(SIMT_PYTEST) $(ANY_SCHEDULE)
 
+test-simt-smoke: $(VENV)/.installed
+	$(BIN)/python tests/simt/simt_build.py race asan
+	PYTHONPATH=build/simt/race POLARMASK_SIMT_SCHEDULE=1 $(SIMT_PYTEST) -m smoke
+	$(ASAN) PYTHONPATH=build/simt/asan $(SIMT_PYTEST) -m smoke
+
 test-simt-mutants: $(VENV)/.installed
 	$(BIN)/python tests/simt/mutate.py
+
+# A copy of the package of its own, as `make sanitize` has one.
+test-cuda-build: $(VENV)/.installed
+	POLARMASK_CUDA=1 TORCH_CUDA_ARCH_LIST=9.0 $(BIN)/python setup.py --quiet build --build-base build/cuda --build-lib build/cuda/lib
+	PYTHONPATH=build/cuda/lib $(BIN)/python tests/try_cuda_build.py
 
 cuda-report: $(VENV)/.installed
 	$(BIN)/python benchmarks/cuda_report.py

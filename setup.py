@@ -75,7 +75,7 @@ class Build(BuildExtension):
     def initialize_options(self) -> None:
         super().initialize_options()
         # A place of its own instead of pip's temporary one: ninja compiles only what has changed.
-        self.build_temp = "build/objects-sanitize" if sanitize else "build/objects"
+        self.build_temp = "build/objects" + ("-sanitize" if sanitize else "-cuda" if cuda else "")
 
 
 macros = [

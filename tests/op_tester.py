@@ -147,6 +147,7 @@ class OpTester:
         for kwargs in self.empty(dtype, device):
             self.compare(type(self).function(**kwargs), kwargs, dtype)
 
+    @pytest.mark.smoke
     @pytest.mark.skipif(not KERNELS, reason="neither a GPU nor the emulator")
     def test_kernels_agree_with_cpu(self, dtype):
         torch.manual_seed(0)

@@ -245,6 +245,7 @@ def test_threads_do_not_change_a_bit():
     assert len(set(losses)) == 1
 
 
+@pytest.mark.smoke
 @pytest.mark.skipif(not KERNELS, reason="neither a GPU nor the emulator")
 @pytest.mark.parametrize("options", OPTIONS, ids=lambda options: "-".join(map(str, options.values())))
 @pytest.mark.parametrize(
