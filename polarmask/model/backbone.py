@@ -71,6 +71,13 @@ class SmallBackbone(nn.Module):
         return OrderedDict((name, smooth(features[name])) for name, smooth in self.smooth.items())
 
 
+class _FrozenBatchNorm(FrozenBatchNorm2d):
+    """In one pass over the map; torchvision's makes two, and memory for both, which shows beside the convolutions."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps)
+
+
 def resnet_fpn(name: str, *, frozen: bool) -> nn.Module:
     """torchvision's ResNet with a feature pyramid P3–P7 (strides 8 … 128, 256 channels); P6 and P7 are made from P5.
 
@@ -85,7 +92,7 @@ def resnet_fpn(name: str, *, frozen: bool) -> nn.Module:
     return resnet_fpn_backbone(
         backbone_name=name,
         weights=None,
-        norm_layer=FrozenBatchNorm2d if frozen else _group_norm,
+        norm_layer=_FrozenBatchNorm if frozen else _group_norm,
         trainable_layers=3 if frozen else 5,
         returned_layers=[2, 3, 4],
         extra_blocks=LastLevelP6P7(256, 256),
