@@ -54,6 +54,13 @@ class Candidates(NamedTuple):
     polygons: Tensor  # (N, R, 2) float32
 
 
+class TrainingImage(NamedTuple):
+    """An image and its annotations, as a loader reads them."""
+
+    image: Tensor  # (3, H, W) uint8
+    outlines: Outlines  # of polygons
+
+
 class Origins(NamedTuple):
     """Points that look at one polygon."""
 
@@ -107,6 +114,16 @@ def one_polygon(count: int) -> Origins:
     polygon = centers[:, None] + rays[..., None] * torch.stack([angle.cos(), angle.sin()], 1)
     origins = centers + 40 * (torch.rand(count, 2, generator=generator) - 0.5)
     return Origins(origins, outlines_from_polygons([[polygon[0]]]), torch.zeros(count, dtype=torch.int64))
+
+
+def training_image(count: int) -> TrainingImage:
+    """COCO's size, 480 × 640, and polygons of 36 vertices, most of them in the image."""
+    generator = torch.Generator().manual_seed(count)
+    image = torch.randint(256, (3, 480, 640), dtype=torch.uint8, generator=generator)
+    centers, rays = stars(generator, coco_radii(generator, count), 36, (480, 640))
+    angle = torch.arange(36) * (2 * math.pi / 36)
+    polygons = centers[:, None] + rays[..., None] * torch.stack([angle.cos(), angle.sin()], 1)
+    return TrainingImage(image, outlines_from_polygons([[polygon] for polygon in polygons]).clip((480, 640)))
 
 
 def nuclei_labels(width: int) -> np.ndarray:
@@ -167,6 +184,11 @@ ENCODE = (
     Case("coco 30", "a full COCO image", coco_scene, 30, 2),
     Case("coco 100", "as full as COCO's images get", coco_scene, 100, 2),
     Case("crowd 300", "a crowd of small objects: growth with the positives", crowd_scene, 300, 3),
+)
+SAMPLES = (
+    Case("coco 7", "an average COCO image", training_image, 7, 3),
+    Case("coco 20", "a full one", training_image, 20, 3),
+    Case("coco 100", "as full as they get", training_image, 100, 3),
 )
 CAST = (Case("polygon of 31", "an ordinary COCO polygon, and the points of many images", one_polygon, 20_000, 50),)
 STAR = (Case("nuclei 1024²", "what StarDist's training computes for every image", nuclei_labels, 1024, 64),)

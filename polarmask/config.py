@@ -112,6 +112,13 @@ class DataConfig:
     """Zoom crops by a factor from this range."""
     flip: float = 0.5
     """Probability of a left-right flip."""
+    jitter: tuple[float, float] | None = None
+    """Large-scale jitter: in training an image fits into `resize` times a factor from this range, its aspect kept, and
+    is cut or padded to `resize`."""
+    mosaic: float = 0.0
+    """Probability that four images are joined to one."""
+    copy_paste: float = 0.0
+    """Probability that instances of another image are pasted onto the image."""
     photometric: bool = False
     """Vary gamma, gain and noise."""
     workers: int = 0

@@ -1,5 +1,6 @@
 """Every benchmark once at a tiny size: all runners finish, and give the same result. Nothing is timed."""
 
+import bench_data
 import bench_machine
 import bench_polar_iou
 import bench_polar_target
@@ -8,7 +9,7 @@ import bench_rasterize
 import pytest
 import race
 
-MODULES = (bench_machine, bench_polar_iou, bench_polar_target, bench_polygon_nms, bench_rasterize)
+MODULES = (bench_data, bench_machine, bench_polar_iou, bench_polar_target, bench_polygon_nms, bench_rasterize)
 RUNNERS = {
     f"{contest.name}-{case.name}-{runner.name}".replace(" ", "_"): (contest, case, runner)
     for module in MODULES

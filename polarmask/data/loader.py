@@ -50,17 +50,26 @@ class Augmented(Dataset[Sample]):
         rng = np.random.default_rng([AUGMENT, self.config.seed, epoch, index])
         index %= len(self.data)
         for _ in range(TRIES):
+            sample = augment(self._read(index, rng), self.config.data, rng, lambda: self._another(rng))
+            if len(sample.labels) or self.config.data.keep_empty:
+                return sample
+            index = int(rng.integers(len(self.data)))
+        raise DataError(f"expected images with instances, found none among {TRIES}")
+
+    def _read(self, index: int, rng: np.random.Generator) -> Sample:
+        """That image, or another where it cannot be read."""
+        for _ in range(TRIES):
             try:
-                sample = augment(self.data[index], self.config.data, rng)
+                return self.data[index]
             except DataError as error:
                 if self.config.data.invalid == "raise":
                     raise
                 logger.warning("%s; another image takes its place", error)
-            else:
-                if len(sample.labels) or self.config.data.keep_empty:
-                    return sample
             index = int(rng.integers(len(self.data)))
-        raise DataError(f"expected images with instances that can be read, found none among {TRIES}")
+        raise DataError(f"expected images that can be read, found none among {TRIES}")
+
+    def _another(self, rng: np.random.Generator) -> Sample:
+        return self._read(int(rng.integers(len(self.data))), rng)
 
 
 def collate(samples: list[Sample]) -> tuple[list[Tensor], list[dict[str, Any]]]:

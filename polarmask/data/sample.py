@@ -91,10 +91,28 @@ def warp(sample: Sample, matrix: np.ndarray, size: tuple[int, int]) -> Sample:
     return replace(sample, image=image, outlines=sample.outlines.affine(torch.from_numpy(matrix[:2])))
 
 
+def window(sample: Sample, top: int, left: int, size: tuple[int, int]) -> Sample:
+    """What a window of the image shows; what it shows beside the image is 0."""
+    height, width = sample.size
+    bottom, right = top + size[0], left + size[1]
+    image = F.pad(
+        sample.image[:, max(top, 0) : max(bottom, 0), max(left, 0) : max(right, 0)],
+        (max(-left, 0), max(min(right, right - width), 0), max(-top, 0), max(min(bottom, bottom - height), 0)),
+    )
+    outlines = sample.outlines.clip(sample.size).translate(-left, -top).clip(size)
+    return replace(sample, image=image[:, : size[0], : size[1]], outlines=outlines)
+
+
+def kept(outlines: Outlines, size: tuple[int, int], min_area: float, min_side: float) -> tuple[Outlines, Tensor]:
+    """The outlines cut at an image's borders, without those of which too little is left, and which are left, bool."""
+    outlines = outlines.clip(size)
+    boxes = outlines.boxes()
+    keep = (outlines.areas() >= min_area) & ((boxes[:, 2:] - boxes[:, :2]).amax(1) >= min_side)
+    return outlines[keep], keep
+
+
 def drop_small(sample: Sample, min_area: float, min_side: float = 0.0) -> Sample:
     """Cuts the outlines at the image's borders and drops instances with less than ``min_area`` left, or with both sides
     of their box below ``min_side``."""
-    clipped = replace(sample, outlines=sample.outlines.clip(sample.size))
-    boxes = clipped.outlines.boxes()
-    sides = (boxes[:, 2:] - boxes[:, :2]).amax(1)
-    return clipped.select((clipped.outlines.areas() >= min_area) & (sides >= min_side))
+    outlines, keep = kept(sample.outlines, sample.size, min_area, min_side)
+    return replace(sample, outlines=outlines, labels=sample.labels[keep], ignore=sample.ignore[keep])

@@ -1,13 +1,15 @@
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from torch.nn.functional import max_pool2d
 
 from polarmask.config import DataConfig
-from polarmask.data.augment import augment
-from polarmask.data.sample import Sample, drop_small, fit, hflip, normalize, resize, resize_image, warp
-from polarmask_ops import outlines_from_polygons, outlines_to_masks
+from polarmask.data.augment import augment, copy_paste
+from polarmask.data.sample import Sample, drop_small, fit, hflip, normalize, resize, resize_image, warp, window
+from polarmask_ops import outlines_from_masks, outlines_from_polygons, outlines_to_masks
 
 
 def sample(zoom=1):
@@ -123,3 +125,87 @@ def test_resize_and_flip():
     assert changed.size == (120, 160)
     assert agreement(changed) > 0.95
     assert changed.outlines.boxes()[1, 2] == 150  # 160 - 2 * 5
+
+
+@pytest.mark.parametrize(("top", "left"), [(0, 0), (10, 20), (-15, -7), (50, 70), (-100, 5), (90, -90)])
+@pytest.mark.parametrize("size", [(60, 80), (13, 130), (130, 20)])
+def test_window(top, left, size):
+    whole = sample()
+    # Sides along those of pixels: a slanted one may round to the other side of a centre once it is cut.
+    whole = replace(whole, outlines=outlines_from_masks(outlines_to_masks(whole.outlines, whole.size)))
+    seen = window(whole, top, left, size)
+    assert seen.size == size
+    want = torch.zeros(size)
+    for i in range(size[0]):
+        for j in range(size[1]):
+            if 0 <= i + top < 60 and 0 <= j + left < 80:
+                want[i, j] = whole.image[0, i + top, j + left]
+    assert torch.equal(seen.image[0], want)
+    assert torch.equal(outlines_to_masks(seen.outlines, size).any(0), want > 0.5)
+
+
+JOINS = {
+    "jitter": {"resize": (100, 70), "jitter": (0.3, 2.0)},
+    "mosaic": {"mosaic": 1.0},
+    "copy_paste": {"copy_paste": 1.0},
+    "all": {"resize": (100, 70), "jitter": (0.5, 1.5), "mosaic": 0.5, "copy_paste": 0.5},
+}
+
+
+@pytest.mark.parametrize("name", JOINS)
+def test_joined_images_and_outlines_agree(name):
+    config = DataConfig(**JOINS[name])
+    for seed in range(8):
+        changed = augment(sample(), config, np.random.default_rng(seed), lambda: hflip(sample()))
+        assert changed.size == ((70, 100) if config.resize else (60, 80))
+        assert len(changed.outlines) == len(changed.labels) == len(changed.ignore)
+        masks = outlines_to_masks(changed.outlines, changed.size)
+        assert masks.sum(0).max() <= 1  # what is hidden is nobody's
+        # Borders are between black and white where images are resized.
+        grown = max_pool2d(masks.any(0)[None].float(), 3, 1, 1)[0].bool()
+        shrunk = ~max_pool2d((~masks.any(0))[None].float(), 3, 1, 1)[0].bool()
+        assert not ((changed.image[0] > 0.9) & ~grown).any()
+        assert not ((changed.image[0] < 0.1) & shrunk).any()
+        again = augment(sample(), config, np.random.default_rng(seed), lambda: hflip(sample()))
+        assert torch.equal(changed.image, again.image)
+        assert torch.equal(changed.outlines.segments, again.outlines.segments)
+
+
+def test_pasted_instances_hide_others():
+    whole = sample()
+    above = replace(whole, outlines=whole.outlines.translate(10, 4), labels=whole.labels + 10)
+    above = replace(above, image=2 * outlines_to_masks(above.outlines, above.size).any(0).float().expand(3, -1, -1))
+    joined = copy_paste(whole, above, np.random.default_rng(3))
+    masks = outlines_to_masks(joined.outlines, joined.size)
+    pasted = joined.labels >= 10
+    assert pasted.any()
+    assert not pasted[joined.ignore].any()
+    assert (joined.image[0][masks[pasted].any(0)] == 2).all()
+    assert (joined.image[0][masks[~pasted].any(0)] == 1).all()
+    assert masks[~pasted].any(0).sum() < outlines_to_masks(whole.outlines, whole.size).any(0).sum()
+
+
+def test_crowds_are_not_pasted():
+    crowd = replace(sample(), ignore=torch.ones(3, dtype=torch.bool))
+    assert copy_paste(sample(), crowd, np.random.default_rng(0)).labels.tolist() == [2, 0, 1]
+
+
+def test_large_scale_jitter_sees_all_sizes():
+    config = DataConfig(resize=(160, 120), jitter=(0.1, 2.0), flip=0)
+    sides = [
+        float((boxes[0, 2:] - boxes[0, :2]).max())
+        for seed in range(40)
+        if len(boxes := augment(sample(), config, np.random.default_rng(seed)).outlines.boxes())
+    ]
+    assert min(sides) < 20
+    assert max(sides) > 80
+
+
+def test_mosaics_need_other_images():
+    with pytest.raises(ValueError, match="expected `another`"):
+        augment(sample(), DataConfig(mosaic=1.0), np.random.default_rng(0))
+
+
+@pytest.mark.parametrize(("min_side", "kept"), [(0, 3), (31, 1), (200, 0)])
+def test_thin_instances_are_dropped(min_side, kept):
+    assert len(drop_small(sample(), 1, min_side).labels) == kept
