@@ -121,6 +121,10 @@ class DataConfig:
     """Probability that instances of another image are pasted onto the image."""
     photometric: bool = False
     """Vary gamma, gain and noise."""
+    group_by_aspect: bool = False
+    """Make each step of images that are all wider than high, or none."""
+    repeat_rare: float = 0.0
+    """Show images of a category more often where less than this share of the images has it (LVIS: 0.001)."""
     workers: int = 0
     """Processes that prepare batches; 0: the main one."""
 
@@ -142,7 +146,9 @@ class OptimConfig:
     clip: float = 35.0
     """Gradients are scaled down to this norm."""
     batch_size: int = 16
-    """Images in a step."""
+    """Images in a step, of all processes together."""
+    accumulate: int = 1
+    """Parts that a step is divided into when its images do not fit into memory at once."""
     epochs: int = 12
     """Passes over the data."""
     warmup_steps: int = 500
@@ -153,6 +159,8 @@ class OptimConfig:
     """Epochs of the step schedule."""
     ema: float | None = None
     """Decay of the weights' moving average, which is then what is evaluated and saved."""
+    compile: bool = False
+    """Compile backbone and head."""
 
 
 @dataclass
@@ -168,8 +176,22 @@ class Config:
     """Of the weights, the order and the augmentation."""
     precision: Literal["no", "bf16", "fp16"] = "no"
     """Mixed precision; no: float32."""
+    resume: str | None = None
+    """Go on with a run that was stopped: auto (the last checkpoint in `out`, if there is one) or a checkpoint."""
+    overwrite: bool = False
+    """Begin anew where `out` holds checkpoints of another run."""
+    checkpoint_every: int = 0
+    """Steps between checkpoints; there is one after each epoch in any case."""
+    keep_checkpoints: int = 2
+    """How many of the newest checkpoints stay."""
     evaluate_every: int = 1
     """Epochs between evaluations; 0: only at the end."""
+    stop_after: int = 0
+    """Stop when segm/AP has not risen in so many evaluations; 0: never."""
+    overfit: int = 0
+    """Train and evaluate on this many training images only, to see whether anything is learned; 0: all of them."""
+    tracker: str = "tensorboard"
+    """Where the metrics go beside metrics.jsonl: a tracker that Accelerate knows."""
     log_every: int = 10
     """Steps between lines of metrics.jsonl."""
 

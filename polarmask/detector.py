@@ -1,8 +1,6 @@
 """A trained model with what belongs to it: how its images are prepared and what its labels mean. Saved and loaded."""
 
 import json
-import os
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +13,7 @@ from polarmask_ops import rays_to_polygons
 
 from .config import Config, from_dict, to_dict
 from .data.sample import fit, normalize, resize_image
+from .files import write_whole
 from .model import PolarMask, build_model
 
 FORMAT = "polarmask 1"
@@ -74,16 +73,9 @@ class Detector:
 
     def save(self, path: str | Path) -> None:
         """Writes weights, configuration and categories as safetensors; a reader never sees half a file."""
-        path = Path(path)
         about = {"config": to_dict(self.config), "categories": list(self.categories.items())}
         state = {name: tensor.contiguous() for name, tensor in self.model.state_dict().items()}
-        data = save(state, {"format": FORMAT, "polarmask": json.dumps(about)})
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".part", delete=False) as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(file.name).replace(path)
+        write_whole(Path(path), save(state, {"format": FORMAT, "polarmask": json.dumps(about)}))
 
 
 def load(path: str | Path) -> Detector:

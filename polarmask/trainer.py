@@ -1,27 +1,36 @@
 """Trains a detector; writes weights, metrics and pictures."""
 
 import json
-import math
+import signal
+import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
+from types import FrameType
 from typing import Any, cast
 
 import torch
 from accelerate import Accelerator
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from torch import nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from accelerate.utils import broadcast_object_list
+from torch import Tensor
 
 from . import draw
-from .config import Config, OptimConfig, parse_config
-from .data import build_data
+from .checkpoint import FOLDER, Progress, find_checkpoint, list_checkpoints, load_checkpoint, save_checkpoint
+from .config import Config, parse_config
+from .data import DataSet, build_data
 from .data.loader import training_loader
+from .data.subset import Subset
 from .detector import Detector
 from .evaluation import evaluate, show
+from .files import write_whole
 from .model import PolarMask, build_model
 from .model.backbone import load_pretrained
+from .model.loss import normalizers
+from .optim import build_optimizer, moving_average, schedule, skip_unless
+from .progress import ProgressLine
 
 FILES = {
     "predictions.png": "images that were evaluated on, what is there beside what was found",
@@ -31,142 +40,311 @@ FILES = {
     "metrics.jsonl": "losses every few steps, and each evaluation",
     "last.safetensors": "weights, configuration and categories at the end",
     "best.safetensors": "the same where segm/AP was best, when evaluation runs between epochs",
+    FOLDER: "what --resume goes on from",
 }
+TERMINATED = 128 + signal.SIGTERM  # the exit status of a run that was told to leave
+
+Part = tuple[list[Tensor], list[dict[str, Any]], list[int]]  # images, targets, ids
 
 
 def train(config: Config) -> Detector:
     """Trains a detector.
 
-    Writes ``FILES`` and TensorBoard's events into ``config.out``.
+    Writes ``FILES`` and the tracker's events into ``config.out``. Under torchrun every process calls it. A run that was
+    stopped goes on, with ``config.resume``, as if it had not been.
 
     Raises
     ------
     FloatingPointError
-        When a loss is not finite.
+        When a loss is not finite, with the names of the images; they are kept in ``nonfinite_RANK.pt``, and no update
+        is made with them.
+    FileExistsError
+        If ``config.out`` holds checkpoints, unless they are to be gone on from or overwritten.
+    ValueError
+        If there are no images, a checkpoint does not fit, or the machine has no such precision.
+    torch.OutOfMemoryError
+        With what to change.
+    SystemExit
+        After SIGTERM, when a checkpoint is written.
     """
-    out = Path(config.out)
-    out.mkdir(parents=True, exist_ok=True)
-    accelerator = Accelerator(mixed_precision=config.precision, log_with="tensorboard", project_dir=out)
-    if accelerator.num_processes > 1:
-        raise ValueError(f"train: expected one process, got {accelerator.num_processes}")
-    accelerator.init_trackers("tensorboard")
-    data = build_data(config.data, "train", config.seed)
-    test = build_data(config.data, "test", config.seed)
-    loader, sampler = training_loader(data, config)
-    torch.manual_seed(config.seed)
-    network = build_model(config.model, len(data.categories))
-    if config.model.weights != "none":
-        load_pretrained(network.backbone, config.model.backbone, config.model.weights)
-    elif config.model.backbone != "small":
-        accelerator.print("model.weights is none: GroupNorm everywhere, no stage frozen, trained from scratch")
-    optimizer = build_optimizer(network, config.optim)
-    model, optimizer = accelerator.prepare(network, optimizer)
-    average = None
-    if config.optim.ema is not None:
-        average = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(config.optim.ema))
-    detector = Detector(network if average is None else cast(PolarMask, average.module), config, data.categories)
-
-    steps = len(loader) * config.optim.epochs
-    if steps == 0:
-        raise ValueError(f"train: expected images and epochs, got {len(data)} and {config.optim.epochs}")
-    best = -1.0
-    began = time.perf_counter()
-    evaluating = 0.0
-    step = 0
-    with _progress() as progress, (out / "metrics.jsonl").open("w") as lines:
-        bar = progress.add_task("training", total=steps, losses="")
-
-        def log(values: dict[str, float]) -> None:
-            accelerator.log(values, step=step)
-            print(json.dumps({"step": step, **values}), file=lines, flush=True)
-
-        for epoch in range(config.optim.epochs):
-            sampler.epoch = epoch
-            model.train()
-            for images, targets in loader:
-                images = [image.to(accelerator.device, non_blocking=True) for image in images]
-                targets = [_to(target, accelerator.device) for target in targets]
-                if step == 0:
-                    draw.first_batch(network, images, targets, out / "first_batch.png")
-                rate = config.optim.lr * schedule(step, len(loader), config.optim)
-                for group in optimizer.param_groups:
-                    group["lr"] = rate * group["factor"]
-                losses = model(images, targets)
-                optimizer.zero_grad()
-                accelerator.backward(sum(losses.values()))
-                accelerator.clip_grad_norm_(network.parameters(), config.optim.clip)
-                optimizer.step()
-                if average is not None:
-                    average.update_parameters(network)
-                step += 1
-                progress.advance(bar)
-                if step % config.log_every == 0 or step == steps:
-                    values = {f"loss/{name}": loss.item() for name, loss in losses.items()}
-                    if not all(map(math.isfinite, values.values())):
-                        raise FloatingPointError(f"train: expected finite losses, got {values} at step {step}")
-                    progress.update(bar, losses=" ".join(f"{n[5:]} {v:.3f}" for n, v in values.items()))
-                    log({**values, "lr": rate})
-            done = epoch + 1 == config.optim.epochs
-            if done or (config.evaluate_every and (epoch + 1) % config.evaluate_every == 0):
-                pause = time.perf_counter()
-                metrics = evaluate(detector, test).metrics
-                evaluating += time.perf_counter() - pause
-                log(metrics)
-                if metrics["segm/AP"] > best and config.evaluate_every:
-                    best = metrics["segm/AP"]
-                    detector.save(out / "best.safetensors")
-                detector.save(out / "last.safetensors")
-    metrics["seconds/train"] = time.perf_counter() - began - evaluating
-    (out / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n")
-    draw.learning_curve(out / "metrics.jsonl", out / "learning_curve.png")
-    draw.sample_predictions(detector, test, out / "predictions.png")
-    accelerator.end_training()
-    return detector
+    return _Run(config).train()
 
 
-def build_optimizer(model: nn.Module, config: OptimConfig) -> torch.optim.Optimizer:
-    """SGD or AdamW; the biases of convolutions have their own factors, norm layers have not."""
-    biases: list[nn.Parameter] = []
-    others: list[nn.Parameter] = []
-    for module in model.modules():
-        for name, parameter in module.named_parameters(recurse=False):
-            if parameter.requires_grad:
-                (biases if isinstance(module, nn.Conv2d) and name == "bias" else others).append(parameter)
-    groups = [
-        {"params": others, "factor": 1.0, "weight_decay": config.weight_decay},
-        {
-            "params": biases,
-            "factor": config.bias_lr_factor,
-            "weight_decay": config.weight_decay * config.bias_decay_factor,
-        },
-    ]
-    if config.optimizer == "sgd":
-        return torch.optim.SGD(groups, lr=config.lr, momentum=0.9)
-    return torch.optim.AdamW(groups, lr=config.lr)
+@dataclass
+class _Report:
+    """What there is to say about a step: on its way from the device while the next step runs."""
+
+    step: int
+    names: list[str]
+    values: Tensor  # (2 + names,): whether all is finite, whether a process was told to leave, losses
+    arrived: torch.cuda.Event | None
+    parts: list[Part]
 
 
-def schedule(step: int, steps_per_epoch: int, config: OptimConfig) -> float:
-    """The learning rate of a step, as a share of ``config.lr``."""
-    warmup = min(1.0, 1 / 3 + 2 / 3 * step / config.warmup_steps) if config.warmup_steps else 1.0
-    if config.schedule == "cosine":
-        return warmup * (1 + math.cos(math.pi * step / (steps_per_epoch * config.epochs))) / 2
-    return warmup * 0.1 ** sum(step >= milestone * steps_per_epoch for milestone in config.milestones)
+class _Run:
+    def __init__(self, config: Config) -> None:
+        self.config, self.out = config, Path(config.out)
+        self.out.mkdir(parents=True, exist_ok=True)
+        checkpoint = find_checkpoint(self.out, config.resume, config.overwrite)
+        self.accelerator = Accelerator(mixed_precision=config.precision, log_with=config.tracker, project_dir=self.out)
+        check_precision(config.precision, self.accelerator.device)
+        self.data: DataSet = build_data(config.data, "train", config.seed)
+        self.test: DataSet = build_data(config.data, "test", config.seed)
+        if config.overfit:
+            self.data = self.test = Subset(self.data, config.overfit)
+        self.loader, self.sampler = training_loader(
+            self.data, config, self.accelerator.process_index, self.accelerator.num_processes
+        )
+        self.steps = self.sampler.steps * config.optim.epochs
+        if self.steps == 0:
+            raise ValueError(f"train: expected images and epochs, got {len(self.data)} and {config.optim.epochs}")
+        torch.manual_seed(config.seed)
+        self.network = build_model(config.model, len(self.data.categories))
+        if config.model.weights != "none":
+            load_pretrained(self.network.backbone, config.model.backbone, config.model.weights)
+        elif config.model.backbone != "small":
+            self.accelerator.print("model.weights is none: GroupNorm everywhere, no stage frozen, trained from scratch")
+        self.network.to(self.accelerator.device)
+        self.average = None if config.optim.ema is None else moving_average(self.network, config.optim.ema)
+        if config.optim.compile:
+            self.network.backbone.compile()
+            self.network.head.compile()
+        self.model, self.optimizer = self.accelerator.prepare(self.network, build_optimizer(self.network, config.optim))
+        shown = self.network if self.average is None else cast(PolarMask, self.average.module)
+        self.detector = Detector(shown, config, self.data.categories)
+        self.progress = Progress(step=0, best=-1.0, since_best=0, seconds=0.0, metrics={})
+        self.told_to_leave = self.leaves = False
+        if checkpoint is not None:
+            self.restore(checkpoint)
+        self.accelerator.wait_for_everyone()  # all have looked for checkpoints before the first is removed
+        if self.accelerator.is_main_process:
+            self.clean(resumed=checkpoint is not None)
+
+    def clean(self, *, resumed: bool) -> None:
+        """Removes what an earlier run left and this one does not go on from."""
+        for path in [*self.out.rglob("*.part"), *([] if resumed else list_checkpoints(self.out))]:
+            path.unlink()
+        metrics = self.out / "metrics.jsonl"
+        lines = metrics.read_text().splitlines(keepends=True) if resumed and metrics.exists() else []
+        whole = [line for line in lines if line.endswith("\n")]
+        kept = [line for line in whole if json.loads(line)["step"] <= self.progress.step]
+        write_whole(metrics, "".join(kept).encode())
+
+    def train(self) -> Detector:
+        options = {"purge_step": self.progress.step + 1} if self.config.tracker == "tensorboard" else {}
+        self.accelerator.init_trackers(self.config.tracker, init_kwargs={self.config.tracker: options})
+        first, skip = divmod(self.progress.step, self.sampler.steps)
+        with self.listening(), ProgressLine(self.steps, shown=self.accelerator.is_local_main_process) as line:
+            for epoch in range(first, self.config.optim.epochs):
+                if 0 < self.config.stop_after <= self.progress.since_best:
+                    break
+                self.sampler.epoch, self.sampler.skip, skip = epoch, skip, 0
+                self.train_epoch(line)
+                if self.is_last_step() or (
+                    self.config.evaluate_every and (epoch + 1) % self.config.evaluate_every == 0
+                ):
+                    self.evaluate()
+                self.save()
+        if self.accelerator.is_main_process:
+            write_whole(self.out / "metrics.json", (json.dumps(self.final_metrics(), indent=2) + "\n").encode())
+            draw.learning_curve(self.out / "metrics.jsonl", self.out / "learning_curve.png")
+        self.accelerator.end_training()
+        return self.detector
+
+    def is_last_step(self) -> bool:
+        return self.progress.step == self.steps
+
+    def final_metrics(self) -> dict[str, float]:
+        return {**self.progress.metrics, "seconds/train": self.progress.seconds}
+
+    def train_epoch(self, line: ProgressLine) -> None:
+        """The steps that are left of an epoch."""
+        self.model.train()
+        began = time.perf_counter()
+        report: _Report | None = None
+        batches = iter(self.loader)
+        while parts := line.waiting_for(lambda: list(islice(batches, self.config.optim.accumulate))):
+            before, report = report, self.step(parts)
+            line.advance(self.progress.step, self.config.optim.batch_size)
+            if before is not None:
+                self.read(before, line)
+            every = self.config.checkpoint_every
+            due = every > 0 and self.progress.step % every == 0 and self.progress.step % self.sampler.steps != 0
+            if due or self.leaves:
+                self.read(report, line)
+                report = None
+                self.progress.seconds += time.perf_counter() - began
+                self.save()
+                began = time.perf_counter()
+            if self.leaves:
+                raise SystemExit(TERMINATED)
+        if report is not None:
+            self.read(report, line)
+        self.progress.seconds += time.perf_counter() - began
+
+    def step(self, parts: list[Part]) -> _Report:
+        """Updates the weights once. Nothing here waits for the device."""
+        try:
+            names, values = self.update(parts)
+        except torch.OutOfMemoryError as error:
+            raise torch.OutOfMemoryError(
+                f"train: out of memory with {len(parts[0][0])} images at once; raise optim.accumulate, set precision "
+                f"to bf16, lower data.resize or optim.batch_size, or train in more processes ({error})"
+            ) from error
+        self.progress.step += 1
+        arrived = None
+        if values.is_cuda:
+            values = torch.empty_like(values, device="cpu", pin_memory=True).copy_(values, non_blocking=True)
+            arrived = torch.cuda.Event()
+            arrived.record()
+        return _Report(self.progress.step, names, values, arrived, parts)
+
+    def update(self, parts: list[Part]) -> tuple[list[str], Tensor]:
+        """-> the losses' names; the values of a :class:`_Report`, on the device."""
+        device, network, config = self.accelerator.device, self.network, self.config
+        images = [[image.to(device, non_blocking=True) for image in part[0]] for part in parts]
+        given = [[_to(target, device) for target in part[1]] for part in parts]
+        if self.progress.step == 0 and self.accelerator.is_main_process:
+            draw.first_batch(network, images[0], given[0], self.out / "first_batch.png")
+        targets = [
+            network.encode(network.level_shapes(x), network.check(x, t)) for x, t in zip(images, given, strict=True)
+        ]
+        # Over all parts and processes. DDP averages the gradients of the processes: hence the mean.
+        divide_by = self.accelerator.reduce(torch.stack([normalizers(part) for part in targets]).sum(0), "mean")
+        rate = self.learning_rate(self.progress.step)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate * group["factor"]
+        self.optimizer.zero_grad()
+        total: dict[str, Tensor] = {}
+        for n, (x, part) in enumerate(zip(images, targets, strict=True), 1):
+            with nullcontext() if n == len(parts) else self.accelerator.no_sync(self.model):
+                losses = self.model(x, part, divide_by)
+                self.accelerator.backward(sum(losses.values()))
+            total = {name: loss.detach() + total.get(name, 0.0) for name, loss in losses.items()}
+        norm = self.accelerator.clip_grad_norm_(network.parameters(), config.optim.clip)
+        values = torch.stack(list(total.values()))
+        finite = values.isfinite().all()
+        if config.precision != "fp16":  # there gradients overflow now and then, and the scaler skips the step
+            finite &= cast(Tensor, norm).isfinite()
+            skip_unless(finite, self.optimizer)
+        self.optimizer.step()
+        if self.average is not None:
+            self.average.update_parameters(network)
+        leaves = values.new_full((1,), float(self.told_to_leave))
+        return list(total), self.accelerator.reduce(torch.cat([finite.to(values)[None], leaves, values]), "mean")
+
+    def learning_rate(self, step: int) -> float:
+        return self.config.optim.lr * schedule(step, self.sampler.steps, self.config.optim)
+
+    def read(self, report: _Report, line: ProgressLine) -> None:
+        """Logs a step; stops where something was not finite."""
+        if report.arrived is not None:
+            report.arrived.synchronize()
+        finite, leaves, *losses = report.values.tolist()
+        values = {f"loss/{name}": loss for name, loss in zip(report.names, losses, strict=True)}
+        if finite < 1:
+            self.refuse(report, values)
+        self.leaves |= leaves > 0
+        if report.step % self.config.log_every == 0 or report.step == self.steps:
+            line.show(values)
+            self.log({**values, "lr": self.learning_rate(report.step - 1)}, report.step)
+
+    def refuse(self, report: _Report, values: dict[str, float]) -> None:
+        path = self.out / f"nonfinite_{self.accelerator.process_index}.pt"
+        ids = [image_id for part in report.parts for image_id in part[2]]
+        files = {
+            image["id"]: image["file_name"] for image in self.data.ground_truth()["images"] if "file_name" in image
+        }
+        content = {
+            "step": report.step,
+            "image_ids": ids,
+            "images": [image.cpu() for part in report.parts for image in part[0]],
+            "targets": [_plain(target) for part in report.parts for target in part[1]],
+        }
+        with path.open("wb") as file:
+            torch.save(content, file)
+        raise FloatingPointError(
+            f"train: expected finite losses and gradients, got {values} at step {report.step}, with the images "
+            f"{', '.join(str(files.get(image_id, image_id)) for image_id in ids)}; they are kept in {path}"
+        )
+
+    def log(self, values: dict[str, float], step: int) -> None:
+        self.accelerator.log(values, step=step)
+        if self.accelerator.is_main_process:
+            with (self.out / "metrics.jsonl").open("a") as lines:
+                print(json.dumps({"step": step, **values}), file=lines)
+
+    def evaluate(self) -> None:
+        """Measures, keeps the best weights and draws what is found."""
+        metrics: list[dict[str, float]] = [{}]
+        if self.accelerator.is_main_process:
+            metrics = [evaluate(self.detector, self.test).metrics]
+            draw.sample_predictions(self.detector, self.test, self.out / "predictions.png")
+        broadcast_object_list(metrics)
+        self.progress.metrics = metrics[0]
+        self.log(self.progress.metrics, self.progress.step)
+        self.progress.since_best += 1
+        if self.progress.metrics["segm/AP"] > self.progress.best:
+            self.progress.best, self.progress.since_best = self.progress.metrics["segm/AP"], 0
+            if self.config.evaluate_every and self.accelerator.is_main_process:
+                self.detector.save(self.out / "best.safetensors")
+
+    def save(self) -> None:
+        if self.accelerator.is_main_process:
+            self.detector.save(self.out / "last.safetensors")
+            state = {name: part.state_dict() for name, part in self.stateful().items()}
+            save_checkpoint(self.out, self.progress, self.config, state, self.config.keep_checkpoints)
+        self.accelerator.wait_for_everyone()
+
+    def restore(self, path: Path) -> None:
+        self.progress, state = load_checkpoint(path, self.config)
+        for name, part in self.stateful().items():
+            part.load_state_dict(state[name])
+        self.accelerator.print(f"goes on from {path}, after {self.progress.step} of {self.steps} steps")
+
+    def stateful(self) -> dict[str, Any]:
+        parts = {
+            "network": self.network,
+            "average": self.average,
+            "optimizer": self.optimizer,
+            "scaler": self.accelerator.scaler,
+        }
+        return {name: part for name, part in parts.items() if part is not None}
+
+    @contextmanager
+    def listening(self) -> Iterator[None]:
+        """Notes SIGTERM instead of dying of it."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+
+        def note(number: int, frame: FrameType | None) -> None:
+            self.told_to_leave = True
+
+        before = signal.signal(signal.SIGTERM, note)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGTERM, before)
+
+
+def check_precision(precision: str, device: torch.device) -> None:
+    """Raises a ValueError where a mixed precision would be slower than none, or is not there."""
+    if device.type != "cpu" or precision == "no":
+        return
+    if precision == "fp16" or not (torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()):
+        raise ValueError(f"train: expected precision no on this CPU, which has no arithmetic in {precision}, got it")
 
 
 def _to(target: dict[str, Any], device: torch.device) -> dict[str, Any]:
     return {name: value.to(device, non_blocking=True) for name, value in target.items()}
 
 
-def _progress() -> Progress:
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[losses]}"),
-        console=Console(stderr=True),
-    )
+def _plain(target: dict[str, Any]) -> dict[str, Tensor]:
+    """Tensors alone, which are read again without unpickling."""
+    outlines = target["outlines"]
+    others = {name: value for name, value in target.items() if name != "outlines"}
+    return {**others, "segments": outlines.segments, "offsets": outlines.offsets}
 
 
 def main(args: Sequence[str] | None = None) -> None:

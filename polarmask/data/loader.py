@@ -1,11 +1,12 @@
 """Training batches: which samples, in which order, with which augmentation follows from (seed, epoch, index) alone."""
 
-from collections.abc import Iterator
+from collections import defaultdict
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset
 
 from ..config import Config
 from . import DataSet
@@ -13,23 +14,10 @@ from .augment import augment
 from .files import logger
 from .images import DataError
 from .sample import Sample
+from .sampler import StepSampler, repeat_factors
 
-ORDER, AUGMENT = 0, 1  # keep the two streams of random numbers apart
+AUGMENT = 1  # keeps this stream of random numbers apart from the order's
 TRIES = 1000  # images that may be unfit in a row
-
-
-class EpochSampler(Sampler[tuple[int, int]]):
-    """(epoch, index) pairs in an order that is a function of (seed, epoch)."""
-
-    def __init__(self, length: int, seed: int) -> None:
-        self.length, self.seed, self.epoch = length, seed, 0
-
-    def __len__(self) -> int:
-        return self.length
-
-    def __iter__(self) -> Iterator[tuple[int, int]]:
-        order = np.random.default_rng([ORDER, self.seed, self.epoch]).permutation(self.length)
-        return ((self.epoch, int(index)) for index in order)
 
 
 class Augmented(Dataset[Sample]):
@@ -72,21 +60,45 @@ class Augmented(Dataset[Sample]):
         return self._read(int(rng.integers(len(self.data))), rng)
 
 
-def collate(samples: list[Sample]) -> tuple[list[Tensor], list[dict[str, Any]]]:
-    """Images and targets, as the model takes them."""
-    return [sample.image for sample in samples], [sample.target() for sample in samples]
+def collate(samples: list[Sample]) -> tuple[list[Tensor], list[dict[str, Any]], list[int]]:
+    """Images and targets, as the model takes them, and the images' ids."""
+    return (
+        [sample.image for sample in samples],
+        [sample.target() for sample in samples],
+        [sample.image_id for sample in samples],
+    )
 
 
-def training_loader(data: DataSet, config: Config) -> tuple[DataLoader[Any], EpochSampler]:
-    """Batches of an epoch; set ``epoch`` of the sampler before each."""
+def training_loader(
+    data: DataSet, config: Config, rank: int = 0, processes: int = 1
+) -> tuple[DataLoader[Any], StepSampler]:
+    """The batches of an epoch that a process gets; set ``epoch`` of the sampler before each."""
     augmented = Augmented(data, config)
-    sampler = EpochSampler(len(augmented), config.seed)
+    repeats, groups = np.ones(len(data)), np.zeros(len(data), dtype=int)
+    if config.data.group_by_aspect or config.data.repeat_rare:
+        truth = data.ground_truth()
+        if config.data.group_by_aspect:
+            groups = np.array([image["width"] > image["height"] for image in truth["images"]], dtype=int)
+        if config.data.repeat_rare:
+            categories: defaultdict[int, set[int]] = defaultdict(set)
+            for entry in truth["annotations"]:
+                categories[entry["image_id"]].add(entry["category_id"])
+            present = [sorted(categories[image["id"]]) for image in truth["images"]]
+            repeats = np.array(repeat_factors(present, config.data.repeat_rare))
+    sampler = StepSampler(
+        np.tile(repeats, config.data.repeat).tolist(),
+        np.tile(groups, config.data.repeat).tolist(),
+        config.optim.batch_size,
+        config.seed,
+        rank=rank,
+        processes=processes,
+        parts=config.optim.accumulate,
+    )
     loader = DataLoader(
         augmented,
-        batch_size=config.optim.batch_size,
-        sampler=sampler,
+        batch_sampler=sampler,
         collate_fn=collate,
         num_workers=config.data.workers,
-        drop_last=len(augmented) > config.optim.batch_size,
+        pin_memory=torch.cuda.is_available(),
     )
     return loader, sampler

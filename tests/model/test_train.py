@@ -16,8 +16,9 @@ from polarmask.data.sample import drop_small
 from polarmask.data.truth import coco_truth
 from polarmask.evaluation import evaluate
 from polarmask.evaluation import main as evaluate_main
+from polarmask.optim import build_optimizer, schedule
 from polarmask.prediction import main as predict_main
-from polarmask.trainer import FILES, build_optimizer, schedule
+from polarmask.trainer import FILES
 from polarmask.trainer import main as train_main
 
 TINY = """
