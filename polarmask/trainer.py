@@ -14,6 +14,7 @@ from typing import Any, cast
 
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from accelerate.utils import broadcast_object_list
 from torch import Tensor
 
@@ -86,8 +87,9 @@ class _Run:
         self.config, self.out = config, Path(config.out)
         self.out.mkdir(parents=True, exist_ok=True)
         checkpoint = find_checkpoint(self.out, config.resume, config.overwrite)
+        check_precision(config.precision)
+        AcceleratorState._reset_state()  # it refuses another precision than that of an earlier run of this process
         self.accelerator = Accelerator(mixed_precision=config.precision, log_with=config.tracker, project_dir=self.out)
-        check_precision(config.precision, self.accelerator.device)
         self.data: DataSet = build_data(config.data, "train", config.seed)
         self.test: DataSet = build_data(config.data, "test", config.seed)
         if config.overfit:
@@ -328,9 +330,9 @@ class _Run:
             signal.signal(signal.SIGTERM, before)
 
 
-def check_precision(precision: str, device: torch.device) -> None:
+def check_precision(precision: str) -> None:
     """Raises a ValueError where a mixed precision would be slower than none, or is not there."""
-    if device.type != "cpu" or precision == "no":
+    if torch.cuda.is_available() or precision == "no":
         return
     if precision == "fp16" or not (torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()):
         raise ValueError(f"train: expected precision no on this CPU, which has no arithmetic in {precision}, got it")

@@ -141,15 +141,24 @@ def loaded(workers=0, seed=0, epoch=0):
 
 def test_batches_follow_from_seed_and_epoch():
     want = loaded()
-    assert [len(images) for images, _ in want] == [4, 4, 4]
+    assert [len(images) for images, *_ in want] == [4, 4, 4]
     for images, other in zip(want, loaded(workers=1), strict=True):
         assert all(torch.equal(a, b) for a, b in zip(images[0], other[0], strict=True))
     for changed in (loaded(epoch=1), loaded(seed=1)):
         assert not any(
-            torch.equal(a, b) for (x, _), (y, _) in zip(want, changed, strict=True) for a, b in zip(x, y, strict=True)
+            torch.equal(a, b) for (x, *_), (y, *_) in zip(want, changed, strict=True) for a, b in zip(x, y, strict=True)
         )
 
 
 def test_repeats_differ():
-    images = [image for batch, _ in loaded() for image in batch]
+    images = [image for batch, *_ in loaded() for image in batch]
     assert all(not torch.equal(a, b) for n, a in enumerate(images) for b in images[:n])
+
+
+def test_rare_categories_and_aspects_ask_for_no_pixel(coco_folder):
+    options = {"data__root": coco_folder, "data__train": "val", "data__repeat_rare": 0.9, "data__group_by_aspect": True}
+    config = polarmask.load_config("shapes", data__dataset="files", optim__batch_size=1, **options)
+    _, sampler = training_loader(build_data(config.data, "train", 0), config)
+    # Two categories, each in one of three images; the third image is empty.
+    assert np.diff(sampler.bounds, prepend=0) == pytest.approx([2.7**0.5, 2.7**0.5, 1])
+    assert sampler.groups.tolist() == [1, 0, 1]  # 60 × 40, 30 × 30, 50 × 20

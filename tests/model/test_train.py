@@ -1,24 +1,27 @@
 import json
 import subprocess
 import sys
+import traceback
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import tifffile
 import torch
 from PIL import Image
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import polarmask
-from polarmask.config import OptimConfig
+from polarmask.config import OptimConfig, parse_config
 from polarmask.data.augment import random_crop
 from polarmask.data.sample import drop_small
 from polarmask.data.truth import coco_truth
-from polarmask.evaluation import evaluate
+from polarmask.evaluation import Evaluation, evaluate
 from polarmask.evaluation import main as evaluate_main
-from polarmask.optim import build_optimizer, schedule
+from polarmask.optim import build_optimizer, schedule, skip_unless
 from polarmask.prediction import main as predict_main
-from polarmask.trainer import FILES
+from polarmask.trainer import FILES, _Run
 from polarmask.trainer import main as train_main
 
 TINY = """
@@ -66,15 +69,30 @@ def test_same_seed_same_losses(run, tmp_path):
     assert losses(tmp_path / "other")[0] != losses(out)[0]
 
 
-def test_command_line_and_mixed_precision(run, tmp_path):
+def test_command_line(run, tmp_path):
     command = [sys.executable, "-W", "error::RuntimeWarning", "-m", "polarmask.train", *run[0], "--optim.epochs", "1"]
-    options = ["--out", str(tmp_path), "--precision", "bf16"]
-    done = subprocess.run([*command, *options], capture_output=True, text=True, check=True)
+    done = subprocess.run([*command, "--out", str(tmp_path)], capture_output=True, text=True, check=True)
     assert "segm/AP50" in done.stdout
     assert f"{tmp_path}/predictions.png: " in done.stdout
+    assert losses(tmp_path) == losses(run[1])[:2]
+
+
+HAS_BF16 = torch.cuda.is_available() or torch.cpu._is_avx512_bf16_supported()
+
+
+@pytest.mark.skipif(not HAS_BF16, reason="no arithmetic in bfloat16")
+def test_mixed_precision(run, tmp_path):
+    train_main([*run[0], "--optim.epochs", "1", "--out", str(tmp_path), "--precision", "bf16"])
     (first, *_), (exact, *_) = losses(tmp_path), losses(run[1])
     assert first["loss/mask"] == pytest.approx(exact["loss/mask"], rel=0.05)
     assert first != exact
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="the CPU's precisions")
+@pytest.mark.parametrize("precision", ["fp16"] if HAS_BF16 else ["fp16", "bf16"])
+def test_precisions_that_are_not_there_are_refused(run, tmp_path, precision):
+    with pytest.raises(ValueError, match=f"no arithmetic in {precision}"):
+        train_main([*run[0], "--out", str(tmp_path), "--precision", precision])
 
 
 def test_coco_folder(run, coco_folder, tmp_path):
@@ -140,10 +158,79 @@ def test_no_image_found_anything(run):
     assert metrics["segm/AP"] == metrics["bbox/AP"] == 0
 
 
-def test_losses_that_are_not_finite_stop_the_run(run, tmp_path):
-    args, _ = run
-    with pytest.raises(FloatingPointError, match="finite losses"):
-        train_main([*args, "--out", str(tmp_path), "--optim.lr", "1e30", "--optim.clip", "1e30"])
+def test_losses_that_are_not_finite_stop_the_run(run, tmp_path, monkeypatch):
+    getitem = polarmask.data.Shapes.__getitem__
+
+    def poisoned(self, index):
+        sample = getitem(self, index)
+        return replace(sample, image=sample.image * float("nan")) if index == 5 else sample
+
+    monkeypatch.setattr(polarmask.data.Shapes, "__getitem__", poisoned)
+    with pytest.raises(FloatingPointError, match=r"finite losses .* with the images .*\b5\b") as raised:
+        train_main([*run[0], "--out", str(tmp_path), "--optim.ema", "null"])
+    kept = torch.load(tmp_path / "nonfinite_0.pt", weights_only=True)
+    bad = [n for n, image in zip(kept["image_ids"], kept["images"], strict=True) if image.isnan().any()]
+    assert bad == [5]
+    assert f"at step {kept['step']}" in str(raised.value)
+    assert set(kept["targets"][0]) == {"boxes", "labels", "ignore", "segments", "offsets"}
+
+
+def test_a_step_that_is_not_finite_changes_no_weight():
+    for config in (OptimConfig(), OptimConfig(optimizer="adamw")):
+        model = torch.nn.Conv2d(1, 1, 3)
+        optimizer = build_optimizer(model, config)
+        before = [parameter.clone() for parameter in model.parameters()]
+        for finite in (False, True):
+            for parameter in model.parameters():
+                parameter.grad = torch.ones_like(parameter) if finite else torch.full_like(parameter, float("nan"))
+            skip_unless(torch.tensor(finite), optimizer)
+            optimizer.step()
+            changed = [not torch.equal(*pair) for pair in zip(before, model.parameters(), strict=True)]
+            assert changed == [finite] * 2
+        assert all(parameter.isfinite().all() for parameter in model.parameters())
+
+
+def test_overfit_trains_and_evaluates_on_the_same_images(run, tmp_path):
+    train_main([*run[0], "--out", str(tmp_path), "--overfit", "2", "--optim.batch_size", "2", "--optim.epochs", "1"])
+    data = polarmask.data.Shapes(2, 64)
+    assert json.loads((tmp_path / "metrics.json").read_text())["instances"] == sum(len(d.labels) for d in data)
+    assert len(losses(tmp_path)) == 1
+
+
+def test_stops_when_nothing_improves(run, tmp_path, monkeypatch):
+    found = iter([0.2, 0.5, 0.5, 0.1, 0.9])
+    metrics = lambda *_: Evaluation({"segm/AP": (ap := next(found)), "segm/AP50": ap}, [], {})  # noqa: E731
+    monkeypatch.setattr("polarmask.trainer.evaluate", metrics)
+    options = ["--stop_after", "2", "--optim.epochs", "9", "--optim.batch_size", "8"]
+    train_main([*run[0], *options, "--out", str(tmp_path)])
+    assert json.loads((tmp_path / "metrics.json").read_text())["segm/AP"] == 0.1
+
+
+class Reads(TorchDispatchMode):
+    """Notes where values are read back, which a GPU would have to finish its work for."""
+
+    def __init__(self):
+        super().__init__()
+        self.places = []
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        if function is torch.ops.aten._local_scalar_dense.default:
+            self.places.append([Path(frame.filename).name for frame in traceback.extract_stack()])
+        return function(*args, **(kwargs or {}))
+
+
+def test_a_step_waits_for_nothing(run, tmp_path):
+    run = _Run(parse_config([*run[0], "--out", str(tmp_path)]))
+    batches = iter(run.loader)
+    run.step([next(batches)])  # draws a picture
+    with Reads() as reads:
+        report = run.step([next(batches)])
+    # The counter of the moving average is on the CPU always; labels are checked there only.
+    places = [place for place in reads.places if not {"swa_utils.py", "polarmask.py"} & set(place)]
+    assert places == []
+    with Reads() as reads:
+        report.values[0].item()
+    assert reads.places
 
 
 def test_no_images(run, tmp_path):
