@@ -55,7 +55,7 @@ $(VENV)/.built: $(VENV)/.installed $(SOURCES)
 	@touch $@
 
 demo: setup
-	$(BIN)/python -m polarmask.train --config nuclei --out runs/demo
+	$(BIN)/python -m polarmask.train --config nuclei --out runs/demo --overwrite true
 
 test: setup $(STARDIST)
 	PYTHONPATH=$(STARDIST) $(BIN)/pytest -m "not slow"
