@@ -12,6 +12,8 @@
 #   make test-simt-mutants  kernels without one of their barriers or atomics: the tests must notice
 #   make test-cuda-build  the extension with CUDA loads, and every op has its kernels; needs nvcc, no GPU
 #   make cuda-report  registers, shared memory and occupancy of every kernel; needs nvcc, no GPU
+#   make test-gpu   on a machine with a GPU: the tests on it, values checked too, compute-sanitizer
+#   make bench-gpu  on a machine with a GPU: the ops beside torch and torchvision there, and beside their floors
 #   make wheel      a wheel under dist/, installed in a clean environment and tried there
 PYTHON ?= python3
 VENV ?= .venv
@@ -39,7 +41,7 @@ ASAN := LD_PRELOAD="$$($(CXX) -print-file-name=libasan.so) $$($(CXX) -print-file
 # Threads that wait by spinning make training five times slower on a machine that does something else too.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: setup demo test test-all bench lint test-cpp sanitize test-simt test-simt-race test-simt-asan test-simt-smoke test-simt-mutants test-cuda-build cuda-report wheel clean
+.PHONY: setup demo test test-all bench lint test-cpp sanitize test-simt test-simt-race test-simt-asan test-simt-smoke test-simt-mutants test-cuda-build cuda-report test-gpu bench-gpu wheel clean
 setup: $(VENV)/.built
 
 $(VENV)/.installed: pyproject.toml
@@ -72,12 +74,12 @@ $(VENV)/.bench: $(VENV)/.installed
 	$(BIN)/pip install --quiet --no-build-isolation --editable ".[bench]"
 	@touch $@
 
-BENCH := -o python_files="bench_*.py" -o python_functions="bench_*" -o addopts=--import-mode=importlib
+BENCH := -o python_files="bench_*.py" -o python_functions="bench_*" -o addopts=--import-mode=importlib -o timeout=900
 # As users have their threads, who set nothing.
 bench: setup $(VENV)/.bench $(STARDIST)
 	@mkdir -p .benchmarks
 	env -u OMP_WAIT_POLICY $(BIN)/pytest benchmarks $(BENCH) --benchmark-json=.benchmarks/run.json --benchmark-columns=min,median,rounds
-	$(BIN)/python benchmarks/report.py .benchmarks/run.json benchmarks/results
+	$(BIN)/python benchmarks/report.py .benchmarks/run.json benchmarks/results README.md
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .
@@ -126,6 +128,19 @@ test-cuda-build: $(VENV)/.installed
 
 cuda-report: $(VENV)/.installed
 	$(BIN)/python benchmarks/cuda_report.py
+
+# The sanitizer takes minutes for what takes a second: the smoke tests, of the kernels against the CPU loops.
+SANITIZER = $(shell command -v compute-sanitizer || echo "$${CUDA_HOME:-/usr/local/cuda}/bin/compute-sanitizer")
+test-gpu: setup $(STARDIST)
+	@$(BIN)/python benchmarks/gpu_here.py $@
+	PYTHONPATH=$(STARDIST) $(BIN)/pytest -m "not slow"
+	POLARMASK_CHECK=1 $(BIN)/pytest -m "not slow" $(filter-out %_cuda_graphs.py, $(OPS_TESTS))
+	$(SANITIZER) --tool memcheck --error-exitcode 1 $(BIN)/python -m pytest -m smoke $(OPS_TESTS)
+	$(SANITIZER) --tool racecheck --error-exitcode 1 $(BIN)/python -m pytest -m smoke $(OPS_TESTS)
+
+bench-gpu: setup $(VENV)/.bench
+	@$(BIN)/python benchmarks/gpu_here.py $@
+	$(BIN)/python benchmarks/gpu.py benchmarks/results
 
 wheel: $(VENV)/.installed
 	rm -rf dist build/wheel

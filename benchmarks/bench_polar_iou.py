@@ -20,7 +20,7 @@ def same(inputs: Pairs, ours: peers.Result, theirs: peers.Result) -> None:
     torch.testing.assert_close(ours[1][untied] / scale, theirs[1][untied] / scale, rtol=1e-4, atol=1e-5)
 
 
-def traffic(inputs: Pairs) -> int:
+def traffic(inputs: Pairs, _: peers.Result) -> int:
     """Forward reads pred and target; backward reads them again, and writes a gradient."""
     return 5 * inputs.pred.nbytes
 

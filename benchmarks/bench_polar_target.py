@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from cases import CAST, ENCODE, STAR, STRIDES, Origins, Scene
 from peers import polar_target as peers
-from race import Race, Runner
+from race import Floor, Growth, Race, Runner, size_of
 from torch import Tensor
 
 from polarmask_ops import PolarTargets, cast_rays, encode_targets, outlines_from_masks, star_distances
@@ -52,6 +52,16 @@ def same_distances(labels: np.ndarray, ours: Tensor, theirs: np.ndarray) -> None
     np.testing.assert_allclose(ours.permute(1, 2, 0), theirs, rtol=1e-5, atol=1e-4)  # it adds up steps in float32
 
 
+def boxes_pixels(scene: Scene, ours: PolarTargets) -> int:
+    """The bitmaps' pixels in the instances' boxes are read once, the targets written."""
+    sides = scene.boxes[:, 2:] - scene.boxes[:, :2] + 1
+    return int(sides.prod(1).sum()) + size_of(ours)
+
+
+def positives(scene: Scene, ours: PolarTargets) -> int:
+    return int((ours.instance >= 0).sum())
+
+
 RACES = (
     Race(
         "encode_targets from bitmaps",
@@ -64,6 +74,8 @@ RACES = (
             Runner("numba, cropped contours", peers.compiled, same_targets, aim=5, available=peers.HAS_NUMBA),
         ),
         unit="instance",
+        floor=Floor(boxes_pixels),
+        growth=Growth("positives", positives),
     ),
     Race(
         "cast_rays, 36",

@@ -34,14 +34,31 @@ def agree(share: float):
 SHAPELY = Runner("shapely, STRtree", peers.shapely_nms, agree(0.999), aim=100, sizes=(0, 5_000), parallel=False)
 COCO = Runner("pycocotools mask IoU", peers.coco_nms, agree(0.92), aim=10, sizes=(0, 20_000), parallel=False)
 BOXES = Runner("bound: torchvision box NMS", peers.box_nms, sizes=(0, 20_000), parallel=False)
+
+
+def as_polygons(inputs: Candidates) -> tuple[Tensor, ...]:
+    return inputs.polygons, inputs.scores
+
+
+def as_stars(inputs: Candidates) -> tuple[Tensor, ...]:
+    return inputs.centers, inputs.rays, inputs.scores
+
+
 STARDIST = Runner(
     "StarDist C++", peers.stardist_nms, agree(0.92), aim=10, sizes=(0, 20_000), available=stardist() is not None
 )
 
 RACES = (
-    Race("rays_nms", NMS, stars, (SHAPELY, COCO, BOXES), unit="candidate"),
-    Race("rays_nms, iomin", NMS[:4], lambda inputs: stars(inputs, "iomin"), (STARDIST,), unit="candidate"),
-    Race("polygon_nms", NMS, polygons, (SHAPELY,), unit="candidate"),
+    Race("rays_nms", NMS, stars, (SHAPELY, COCO, BOXES), unit="candidate", given=as_stars),
+    Race(
+        "rays_nms, iomin",
+        NMS[:4],
+        lambda inputs: stars(inputs, "iomin"),
+        (STARDIST,),
+        unit="candidate",
+        given=as_stars,
+    ),
+    Race("polygon_nms", NMS, polygons, (SHAPELY,), unit="candidate", given=as_polygons),
 )
 
 

@@ -7,10 +7,10 @@ import torch
 from cases import LABELS, MASKS, RLE, Rays
 from peers import rasterize as peers
 from pycocotools import mask as coco
-from race import Floor, Race, Runner
+from race import Growth, Race, Runner
 from torch import Tensor
 
-from polarmask_ops import rays_to_labels, rays_to_masks, rays_to_rle
+from polarmask_ops import rays_to_labels, rays_to_masks, rays_to_polygons, rays_to_rle
 
 Strings = list[dict[str, Any]]
 
@@ -43,6 +43,14 @@ def same_labels(inputs: Rays, ours: Tensor, theirs: np.ndarray) -> None:
     assert (ours.numpy() == theirs).mean() > 0.98
 
 
+def columns(inputs: Rays, _: Strings) -> float:
+    """Columns of the image that instances cover, one instance after the other."""
+    x = rays_to_polygons(inputs.centers, inputs.rays)[..., 0].clamp(0, inputs.size[1])
+    return float((x.amax(1) - x.amin(1)).sum())
+
+
+COLUMNS = Growth("instances × width", columns)
+
 RACES = (
     Race(
         "rays_to_rle, COCO strings",
@@ -50,6 +58,7 @@ RACES = (
         lambda inputs: rays_to_rle(*inputs).to_coco(),
         (Runner("released: drawContours, encode", peers.released_rle, similar_strings, aim=400, sizes=(0, 100)),),
         unit="instance",
+        growth=COLUMNS,
     ),
     Race(
         "rays_to_rle, rule coco",
@@ -57,6 +66,7 @@ RACES = (
         lambda inputs: rays_to_rle(*inputs, rule="coco").to_coco(),
         (Runner("pycocotools frPyObjects", peers.coco_rle, same_strings, aim=6, parallel=False),),
         unit="instance",
+        growth=COLUMNS,
     ),
     Race(
         "rays_to_masks",
@@ -70,7 +80,6 @@ RACES = (
             Runner("bound: writing the bytes", peers.write_bytes),
         ),
         unit="instance",
-        floor=Floor(lambda inputs: len(inputs.rays) * inputs.size[0] * inputs.size[1]),
     ),
     Race(
         "rays_to_labels",

@@ -6,10 +6,12 @@ The sizes of objects in "COCO" scenes follow its statistics: 41 % below 32², 34
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from race import Case
 from torch import Tensor
 
@@ -173,11 +175,43 @@ def candidates(count: int) -> Candidates:
     return Candidates(centers, rays, scores, polygons)
 
 
+def wide(make: Callable[[int], Rays], scale: int, shapes: int) -> Callable[[int], Rays]:
+    """The image `scale` times as wide and high, its shapes `shapes` times."""
+
+    def scaled(count: int) -> Rays:
+        centers, rays, size = make(count)
+        return Rays(centers * scale, rays * shapes, (size[0] * scale, size[1] * scale))
+
+    return scaled
+
+
 def elements(count: int) -> tuple[Tensor, Tensor]:
-    return torch.zeros(count), torch.ones(count)
+    generator = torch.Generator().manual_seed(count)
+    return torch.rand(count, generator=generator), torch.rand(count, generator=generator)
+
+
+def matrices(rows: int) -> tuple[Tensor, Tensor]:
+    first, second = elements(rows * rows)
+    return first.view(rows, rows), second.view(rows, rows)
+
+
+def feature_map(rows: int) -> tuple[Tensor, Tensor]:
+    """A level of the pyramid, and a layer of the head."""
+    generator = torch.Generator().manual_seed(rows)
+    return torch.randn(1, 256, rows, 80, generator=generator), torch.randn(256, 256, 3, 3, generator=generator)
+
+
+def photograph(width: int) -> Tensor:
+    """(3, 5/8 width, width) in 0 to 1: smooth, as photographs are."""
+    generator = torch.Generator().manual_seed(width)
+    coarse = torch.rand(1, 3, 25, 40, generator=generator)
+    return F.interpolate(coarse, (width * 5 // 8, width), mode="bicubic").clamp(0, 1)[0]
 
 
 COPY = (Case("256 MiB", "how fast this machine moves bytes: no cache holds it", elements, 2**26, 2**10),)
+MULTIPLY = (Case("1536²", "how fast this machine computes: a product of float32 matrices", matrices, 1536, 64),)
+CONVOLUTION = (Case("13 × 80, 256 channels", "whether this machine has bfloat16", feature_map, 13, 2),)
+PREDICT = (Case("800×1280", "an image of COCO as the papers' tables are made, one at a time", photograph, 1280, 128),)
 
 ENCODE = (
     Case("coco 8", "an ordinary COCO image in the released loader's size", coco_scene, 8, 2),
@@ -203,6 +237,8 @@ RLE = (
     Case("coco 10", "what an ordinary image leaves", detections, 10, 5),
     Case("coco 100", "all detections that COCO's evaluation takes", detections, 100, 5),
     Case("coco 1000", "growth with the number", detections, 1_000, 5),
+    Case("coco 100, all 4 times as wide", "growth with the width", wide(detections, 4, 4), 100, 5),
+    Case("coco 100, image 4 times as wide", "no growth with the image", wide(detections, 4, 1), 100, 5),
 )
 MASKS = RLE[1:2]
 LABELS = (Case("nuclei 2 k", "a label image of 1000², as StarDist gives it", nuclei, 2_000, 20),)

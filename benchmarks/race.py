@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import gc
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -28,10 +28,21 @@ class Case:
 
 
 class Floor(NamedTuple):
-    """The bytes that must move, whatever the program: with the machine's copy bandwidth, the time that is left."""
+    """What must be done, whatever the program: with copy bandwidth and peak arithmetic of the machine, the least time.
 
-    bytes: Callable[[Any], int]
-    aim: float | None = None  # share of the copy bandwidth
+    Both count from (inputs, ours).
+    """
+
+    bytes: Callable[[Any, Any], int]
+    operations: Callable[[Any, Any], int] = lambda inputs, ours: 0  # floating-point, an FMA is two
+    aim: float | None = None  # share of the time that the floor shall have
+
+
+class Growth(NamedTuple):
+    """What the time should be linear in."""
+
+    name: str
+    amount: Callable[[Any, Any], float]  # of (inputs, ours)
 
 
 @dataclass(frozen=True)
@@ -54,8 +65,11 @@ class Race:
     ours: Callable[[Any], Any]
     others: tuple[Runner, ...] = ()
     unit: str = ""  # what a case's size counts
-    floor: Floor | None = None
+    given: Callable[[Any], Any] = lambda inputs: inputs  # what of the inputs ours takes
+    floor: Floor | None = None  # none: what is given is read once, and the result written once
+    growth: Growth | None = None  # none: in the unit
     limit: float | None = None  # seconds of ours per unit that we want to stay below, one thread
+    patience: float = 1  # how many times longer than usual an entry may take
 
     def runners(self, case: Case) -> Iterator[Runner]:
         yield Runner(OURS, self.ours)
@@ -88,11 +102,43 @@ def inputs_of(case: Case, size: int) -> Any:
     return case.make(size)
 
 
-def check(race: Race, runner: Runner, inputs: Any) -> None:
-    """Runs it once; what it gives must be what we give."""
+def check(race: Race, runner: Runner, inputs: Any) -> Any:
+    """Runs it once; what it gives must be what we give. The result."""
     result = runner.run(inputs)
     if runner.agree is not None:
         runner.agree(inputs, race.ours(inputs), result)
+    return result
+
+
+def work(race: Race, inputs: Any, ours: Any) -> dict[str, float]:
+    """What a case asks for, in numbers."""
+    read, written = size_of(race.given(inputs)), size_of(ours)
+    return {
+        "input_bytes": read,
+        "output_bytes": written,
+        "floor_bytes": race.floor.bytes(inputs, ours) if race.floor else read + written,
+        "floor_operations": race.floor.operations(inputs, ours) if race.floor else 0,
+        "amount": race.growth.amount(inputs, ours) if race.growth else None,
+    }
+
+
+def size_of(value: Any) -> int:
+    """Bytes of the tensors, arrays and strings in a structure."""
+    if isinstance(value, (bytes, str)):
+        return len(value)
+    if is_dataclass(value):
+        return sum(size_of(getattr(value, field.name)) for field in fields(value))
+    if isinstance(value, dict):
+        return sum(map(size_of, value.values()))
+    if isinstance(value, (tuple, list)):
+        return sum(map(size_of, value))
+    return getattr(value, "nbytes", 0)
+
+
+def bfloat16() -> str:
+    """The instructions that this CPU has for bfloat16; none: torch emulates it, slower than float32."""
+    found = {"AMX": torch.cpu._is_amx_tile_supported(), "AVX-512 BF16": torch.cpu._is_avx512_bf16_supported()}
+    return ", ".join(name for name, here in found.items() if here)
 
 
 def set_threads(count: int) -> None:

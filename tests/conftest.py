@@ -19,7 +19,7 @@ def devices() -> list[str]:
     return ["cpu", "cuda"] if torch.cuda.is_available() and _C.build_info()["cuda"] else ["cpu"]
 
 
-@pytest.fixture(params=devices())
+@pytest.fixture(params=devices(), scope="session")  # so that hypothesis can use it
 def device(request) -> str:
     return request.param
 

@@ -1,0 +1,86 @@
+"""The whole model: from an image to instances in COCO's result format, beside torchvision's detectors on that image."""
+
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+import torch
+from cases import PREDICT
+from peers import model as peers
+from race import Floor, Race, Runner, bfloat16
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+
+from polarmask.config import Config, ModelConfig
+from polarmask.detector import Detector
+from polarmask.evaluation import coco_results
+from polarmask.model import build_model
+
+CATEGORIES = {n: str(n) for n in range(1, 81)}
+
+
+@cache
+def detector(shape: tuple[int, int, int]) -> Detector:
+    """With as many candidates before NMS as the others have, and shapes as large as their level's objects."""
+    torch.manual_seed(0)
+    config = Config(ModelConfig(weights="torchvision", init_scale=4, pad_multiple=32))
+    model = build_model(config.model, len(CATEGORIES)).eval()
+    with torch.inference_mode():
+        output = model.head(list(model.backbone(model.batch([torch.rand(shape)])).values()))
+    scores = output.logits.sigmoid().flatten()
+    threshold = float(scores.topk(min(peers.CANDIDATES, len(scores))).values[-1])
+    model.postprocess = model.postprocess._replace(score_threshold=threshold)
+    return Detector(model, config, CATEGORIES)
+
+
+def ours(image: Tensor) -> list[dict[str, Any]]:
+    return coco_results(detector(image.shape)(image), (image.shape[1], image.shape[2]), 1, list(CATEGORIES))
+
+
+def in_bfloat16(run: Callable[[Tensor], Any]) -> Callable[[Tensor], Any]:
+    def cast(image: Tensor) -> Any:
+        with torch.autocast("cpu", torch.bfloat16):
+            return run(image)
+
+    return cast
+
+
+def weights(image: Tensor, _: Any) -> int:
+    return sum(parameter.nbytes for parameter in detector(image.shape).model.parameters())
+
+
+@cache
+def operations(shape: tuple[int, int, int]) -> int:
+    """Of the convolutions."""
+    model = detector(shape).model
+    with torch.inference_mode(), FlopCounterMode(display=False) as counter:
+        model.head(list(model.backbone(model.batch([torch.rand(shape)])).values()))
+    return counter.get_total_flops()
+
+
+FLOOR = Floor(weights, lambda image, _: operations(image.shape))
+MASK_RCNN, FCOS = "torchvision Mask R-CNN R50-FPN", "bound: torchvision FCOS R50-FPN, boxes only"
+
+RACES = (
+    Race(
+        "predict, R50",
+        PREDICT,
+        ours,
+        (Runner(MASK_RCNN, peers.mask_rcnn, aim=1.5), Runner(FCOS, peers.fcos)),
+        unit="column",
+        floor=FLOOR,
+        patience=60,
+    ),
+    Race(
+        "predict, R50, bfloat16",
+        PREDICT if bfloat16() else (),  # emulated it takes minutes: bench_machine says by how much
+        in_bfloat16(ours),
+        (Runner(MASK_RCNN, in_bfloat16(peers.mask_rcnn), aim=3),),
+        unit="column",
+        patience=60,
+    ),
+)
+
+
+def bench_model(timed, entry):
+    timed(entry)

@@ -1,0 +1,73 @@
+"""Others who find instances in an image: torchvision's detectors.
+
+Their weights are random: what a layer costs does not depend on its values. How many candidates there are does, and so
+the score threshold is set such that as many pass as with ours.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+
+import numpy as np
+import torch
+from pycocotools import mask as coco
+from torch import Tensor, nn
+from torchvision.models.detection import fcos_resnet50_fpn, maskrcnn_resnet50_fpn
+
+CANDIDATES = 1000  # that pass the score threshold
+NO_WEIGHTS = {"weights": None, "weights_backbone": None}
+
+
+def mask_rcnn(image: Tensor) -> list[dict[str, object]]:
+    """Instances in COCO's result format: masks are pasted into the image, and encoded."""
+    with torch.inference_mode():
+        (found,) = _mask_rcnn(image.shape)([image])
+        masks = (found["masks"][:, 0] > 0.5).numpy().astype(np.uint8)
+    strings = coco.encode(np.asfortranarray(masks.transpose(1, 2, 0)))
+    rows = zip(strings, found["boxes"].tolist(), found["labels"].tolist(), found["scores"].tolist(), strict=True)
+    return [
+        {"category_id": label, "score": score, "bbox": box, "segmentation": mask} for mask, box, label, score in rows
+    ]
+
+
+def fcos(image: Tensor) -> dict[str, Tensor]:
+    with torch.inference_mode():
+        return _fcos(image.shape)([image])[0]
+
+
+@cache
+def _mask_rcnn(shape: tuple[int, int, int]) -> nn.Module:
+    model = _built(maskrcnn_resnet50_fpn, shape)
+    seen = []
+    hook = model.roi_heads.box_predictor.register_forward_hook(lambda module, args, result: seen.append(result[0]))
+    model.roi_heads.score_thresh = 1.0
+    with torch.inference_mode():
+        model([torch.rand(shape)])
+    hook.remove()
+    model.roi_heads.score_thresh = _threshold(seen[0].softmax(1)[:, 1:])
+    return model
+
+
+@cache
+def _fcos(shape: tuple[int, int, int]) -> nn.Module:
+    model = _built(fcos_resnet50_fpn, shape)
+    seen = []
+    hook = model.head.register_forward_hook(lambda module, args, result: seen.append(result))
+    model.score_thresh = 1.0
+    with torch.inference_mode():
+        model([torch.rand(shape)])
+    hook.remove()
+    scores = (seen[0]["cls_logits"].sigmoid() * seen[0]["bbox_ctrness"].sigmoid()).sqrt()
+    model.score_thresh = _threshold(scores)
+    return model
+
+
+def _built(make: object, shape: tuple[int, int, int]) -> nn.Module:
+    """For images as they are, without resizing; channels last, which suits its convolutions."""
+    torch.manual_seed(0)
+    model = make(**NO_WEIGHTS, min_size=min(shape[1:]), max_size=max(shape[1:])).eval()
+    return model.to(memory_format=torch.channels_last)
+
+
+def _threshold(scores: Tensor) -> float:
+    return float(scores.flatten().topk(min(CANDIDATES, scores.numel())).values[-1])
