@@ -1,6 +1,7 @@
 """A trained model with what belongs to it: how its images are prepared and what its labels mean. Saved and loaded."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from torch import Tensor
 from polarmask_ops import rays_to_polygons
 
 from .config import Config, from_dict, to_dict
-from .data.sample import fit, normalize, resize_image
+from .data.sample import fit, limits, resize_image, stretch
 from .files import write_whole
 from .model import PolarMask, build_model
 
@@ -36,7 +37,6 @@ class Detector:
     config: Config
     categories: dict[int, str]
 
-    @torch.no_grad()
     def __call__(self, image: Tensor) -> dict[str, Tensor]:
         """Detections in an image, best first.
 
@@ -52,21 +52,31 @@ class Detector:
             (N,). In the network's: ``centers`` (N, 2) and ``rays`` (N, R); times ``scale`` (2,) they are the
             image's.
         """
-        size = (image.shape[1], image.shape[2])
-        x = self.prepare(image)
-        self.model.eval()
-        (result,) = self.model([x.to(next(self.model.parameters()).device)])
-        scale = result["boxes"].new_tensor([size[1] / x.shape[2], size[0] / x.shape[1]])
-        result["boxes"] = result["boxes"] * scale.repeat(2)
-        result["polygons"] = rays_to_polygons(result["centers"], result["rays"]) * scale
-        result["scale"] = scale
+        (result,) = self.detect([image])
         return result
 
-    def prepare(self, image: Tensor) -> Tensor:
+    @torch.no_grad()
+    def detect(self, images: Sequence[Tensor], between: Tensor | None = None) -> list[dict[str, Tensor]]:
+        """Detections in images that go through the network together.
+
+        ``between``: what becomes 0 and 1 where the detector normalises, see :func:`polarmask.data.sample.limits`; by
+        default each image's own.
+        """
+        inputs = [self.prepare(image, between) for image in images]
+        self.model.eval()
+        results = self.model([x.to(next(self.model.parameters()).device) for x in inputs])
+        for image, x, result in zip(images, inputs, results, strict=True):
+            scale = result["boxes"].new_tensor([image.shape[2] / x.shape[2], image.shape[1] / x.shape[1]])
+            result["boxes"] = result["boxes"] * scale.repeat(2)
+            result["polygons"] = rays_to_polygons(result["centers"], result["rays"]) * scale
+            result["scale"] = scale
+        return results
+
+    def prepare(self, image: Tensor, between: Tensor | None = None) -> Tensor:
         """The image as the network sees it."""
         data = self.config.data
         if data.percentiles is not None:
-            image = normalize(image, data.percentiles)
+            image = stretch(image, limits(image, data.percentiles) if between is None else between)
         if data.resize is not None:
             image = resize_image(image, fit((image.shape[1], image.shape[2]), data.resize, data.keep_aspect))
         return image

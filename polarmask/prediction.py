@@ -1,59 +1,98 @@
 """Instances of any images, drawn and written down."""
 
+import glob
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import tifffile
 import torch
+from torch import Tensor
 
 from polarmask_ops import polygons_to_labels
 
 from . import draw
 from .config import Parser
-from .data.images import SUFFIXES, read_image
+from .data.images import SUFFIXES, TIFF, LargeTiff, read_image
 from .detector import Detector, load
 from .evaluation import coco_results
+from .tiles import detect_in_tiles, preview
+
+LARGE = 2048  # pixels: images with a longer side are cut into tiles, and drawn smaller
+TILE = 1024
 
 
-def predict(detector: Detector, images: Sequence[str | Path], out: str | Path, score_threshold: float = 0.3) -> None:
+def predict(
+    detector: Detector,
+    images: Sequence[str | Path],
+    out: str | Path,
+    score_threshold: float = 0.3,
+    *,
+    tile: int | None = None,
+    margin: int = 128,
+    batch: int = 1,
+) -> None:
     """Detects instances in image files and writes what was found.
 
     Writes into ``out``: ``overlays/NAME.png``; ``labels/NAME.tif``, int32, where pixels of detection n are n + 1 and
-    better ones lie on top; ``results.json``, COCO's result format with all scores; ``images.json``, file names by image
-    id. ``images`` are files, or folders of them. Overlays and label images hold detections with a score of at least
-    ``score_threshold``.
+    better ones lie on top; ``polygons/NAME.json``, the outlines with category and score; ``results.json``, COCO's
+    result format with all scores; ``images.json``, file names by image id. All but the COCO results hold detections
+    with a score of at least ``score_threshold``.
+
+    Parameters
+    ----------
+    detector : Detector
+    images : sequence of str or Path
+        Files, folders of them, or patterns such as ``plate/*.tif``.
+    out : str or Path
+    score_threshold : float
+    tile, margin : int
+        TIFFs larger than ``tile`` pixels a side go through the network in parts, see
+        :func:`polarmask.tiles.detect_in_tiles`. By default those larger than 2048, unless the detector resizes images.
+    batch : int
+        Images of the same size, one after the other, that go through the network together.
 
     Raises
     ------
+    FileNotFoundError
+        If there is no such image.
     ValueError
         If two images have the same name, up to the suffix.
     """
     paths, out = find_images(images), Path(out)
     if len({path.stem for path in paths}) < len(paths):
         raise ValueError("predict: expected images of different names, got some twice: one would overwrite the other")
-    results = []
-    for folder in ("overlays", "labels"):
+    if tile is None and detector.config.data.resize is None:
+        tile = LARGE
+    for folder in ("overlays", "labels", "polygons"):
         (out / folder).mkdir(parents=True, exist_ok=True)
-    for image_id, path in enumerate(paths, 1):
-        image = read_image(path)
-        size = (image.shape[1], image.shape[2])
-        found = detector(image)
+    results: list[dict[str, Any]] = []
+    for image_id, (path, image, found) in enumerate(_found(detector, paths, tile, margin, batch), 1):
+        size = _size(image)
         results += coco_results(found, size, image_id, list(detector.categories))
-        polygons = found["polygons"][found["scores"] >= score_threshold]
+        shown = found["scores"] >= score_threshold
+        polygons = found["polygons"][shown]
         labels = polygons_to_labels(polygons, size, order=torch.arange(len(polygons), device=polygons.device).flip(0))
         tifffile.imwrite(out / "labels" / f"{path.stem}.tif", labels.cpu().numpy())
-        draw.detections(image, found, detector, score_threshold).save(out / "overlays" / f"{path.stem}.png")
+        (out / "polygons" / f"{path.stem}.json").write_text(json.dumps(_polygons(found, shown, detector)))
+        small = image if isinstance(image, Tensor) else preview(image, LARGE)
+        factor = small.shape[2] / size[1]
+        drawn = {**found, "polygons": found["polygons"] * factor}
+        draw.detections(small, drawn, detector, score_threshold).save(out / "overlays" / f"{path.stem}.png")
     (out / "results.json").write_text(json.dumps(results))
     (out / "images.json").write_text(json.dumps({n: str(path) for n, path in enumerate(paths, 1)}, indent=2))
 
 
 def find_images(names: Sequence[str | Path]) -> list[Path]:
-    """The image files among names of files and folders, sorted within a folder."""
+    """The image files among names of files and folders and patterns, sorted within each."""
     paths: list[Path] = []
     for name in map(Path, names):
-        found = sorted(path for path in name.iterdir() if path.suffix.lower() in SUFFIXES) if name.is_dir() else [name]
-        if not found or not found[0].is_file():
+        if name.is_dir():
+            found = sorted(path for path in name.iterdir() if path.suffix.lower() in SUFFIXES)
+        else:
+            found = [name] if name.exists() else sorted(map(Path, glob.glob(str(name), recursive=True)))  # noqa: PTH207, patterns may be absolute
+        if not found or not all(path.is_file() for path in found):
             raise FileNotFoundError(
                 f"predict: expected an image or a folder of images ({', '.join(sorted(SUFFIXES))}), got {name}"
             )
@@ -61,13 +100,69 @@ def find_images(names: Sequence[str | Path]) -> list[Path]:
     return paths
 
 
+def _found(
+    detector: Detector, paths: Sequence[Path], tile: int | None, margin: int, batch: int
+) -> Iterator[tuple[Path, Tensor | LargeTiff, dict[str, Tensor]]]:
+    """Each path with its image and detections."""
+    channels = detector.config.data.channels
+    waiting: list[tuple[Path, Tensor]] = []
+
+    def together() -> Iterator[tuple[Path, Tensor, dict[str, Tensor]]]:
+        results = detector.detect([image for _, image in waiting])
+        yield from ((path, image, found) for (path, image), found in zip(waiting, results, strict=True))
+        waiting.clear()
+
+    for path in paths:
+        if tile is not None and path.suffix.lower() in TIFF:
+            large = LargeTiff(path, channels)
+            if max(large.size) > tile:
+                if waiting:
+                    yield from together()
+                yield path, large, detect_in_tiles(detector, large, min(tile, TILE), margin)
+                continue
+        image = read_image(path, channels)
+        if waiting and (len(waiting) == batch or waiting[0][1].shape != image.shape):
+            yield from together()
+        waiting.append((path, image))
+    if waiting:
+        yield from together()
+
+
+def _size(image: Tensor | LargeTiff) -> tuple[int, int]:
+    return image.size if isinstance(image, LargeTiff) else (image.shape[1], image.shape[2])
+
+
+def _polygons(found: dict[str, Tensor], shown: Tensor, detector: Detector) -> list[dict[str, Any]]:
+    ids, names = list(detector.categories), list(detector.categories.values())
+    rows = zip(*(found[name][shown].tolist() for name in ("labels", "scores", "polygons")), strict=True)
+    return [
+        {"category_id": ids[label], "category": names[label], "score": score, "polygon": polygon}
+        for label, score, polygon in rows
+    ]
+
+
 def main(args: Sequence[str] | None = None) -> None:
     """The command line."""
     parser = Parser(description=__doc__, prog="python -m polarmask.predict")
     parser.add_argument("--weights", required=True, help="File that polarmask.train wrote.")
-    parser.add_argument("images", nargs="+", help="Image files, or folders of them.")
+    parser.add_argument("images", nargs="+", help="Image files, folders of them, or patterns.")
     parser.add_argument("--out", default="runs/predict", help="Folder for overlays, label images and COCO results.")
     parser.add_argument("--score", type=float, default=0.3, help="Lowest score in overlays and label images.")
+    parser.add_argument(
+        "--tile",
+        type=int | None,
+        help="TIFFs with longer sides, in pixels, are cut into tiles. By default 2048; none where images are resized.",
+    )
+    parser.add_argument("--margin", type=int, default=128, help="Pixels around a tile: half the largest object.")
+    parser.add_argument("--batch", type=int, default=1, help="Images of one size that go through the network together.")
     parsed = parser.parse_args(args)
-    predict(load(parsed.weights), parsed.images, parsed.out, parsed.score)
-    print(f"overlays, label images and COCO results: {parsed.out}")
+    predict(
+        load(parsed.weights),
+        parsed.images,
+        parsed.out,
+        parsed.score,
+        tile=parsed.tile,
+        margin=parsed.margin,
+        batch=parsed.batch,
+    )
+    print(f"overlays, polygons, label images and COCO results: {parsed.out}")

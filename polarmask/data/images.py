@@ -14,6 +14,7 @@ from torch import Tensor
 SUFFIXES = {".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp"}
 TIFF = {".tif", ".tiff"}
 MAX_PIXELS = 2 * (Image.MAX_IMAGE_PIXELS or 2**27)  # where Pillow refuses: a small file may unpack to any size
+MAX_LARGE_PIXELS = 2**31 - 1  # which label images are counted with
 MAX_CHANNELS = 16  # an axis without a name that is longer than this is not taken for channels
 
 
@@ -37,22 +38,34 @@ def read_image(path: Path, channels: Sequence[int] | None = None) -> Tensor:
     DataError
         If the file is missing, broken, too large, no single image, without such channels, or its values are not finite.
     """
-    pixels = _read(path, labels=False)
-    if pixels.ndim == 2:
-        pixels = pixels[..., None]
-    count = pixels.shape[2]
-    chosen = list(channels) if channels is not None else list(range(1 if count < 2 else min(count, 3)))
-    if not 1 <= len(chosen) <= 3 or not all(0 <= channel < count for channel in chosen):
-        raise DataError(f"{path}: expected up to 3 channels from 0 to {count - 1}, got {chosen}")
-    scale = np.iinfo(pixels.dtype).max if np.issubdtype(pixels.dtype, np.integer) else 1
-    image = torch.from_numpy(pixels[..., chosen].astype(np.float32)).permute(2, 0, 1) / scale
-    if not torch.isfinite(image).all():
-        raise DataError(f"{path}: expected finite values, got NaN or infinity")
-    if len(chosen) == 1:
-        return image.expand(3, -1, -1)
-    if len(chosen) == 2:
-        image = torch.cat([image, torch.zeros_like(image[:1])])
-    return image.contiguous()
+    return _as_image(path, _read(path, labels=False), channels)
+
+
+class LargeTiff:
+    """A TIFF of any size, of which a part at a time becomes an image.
+
+    Where it is not compressed it stays on disk; else it is held in memory, in its own type.
+
+    Parameters
+    ----------
+    path : Path
+    channels : sequence of 1 to 3 int, optional
+        See :func:`read_image`, which also says what is raised.
+
+    Attributes
+    ----------
+    size : (int, int)
+        Height and width.
+    """
+
+    def __init__(self, path: Path, channels: Sequence[int] | None = None) -> None:
+        self.path, self.channels = path, channels
+        self.pixels: np.ndarray = _guarded(path, _large)
+        self.size: tuple[int, int] = self.pixels.shape[:2]
+
+    def __getitem__(self, window: tuple[slice, slice]) -> Tensor:
+        """Rows and columns, (3, h, w) float32."""
+        return _as_image(self.path, np.ascontiguousarray(self.pixels[window]), self.channels)
 
 
 def read_labels(path: Path) -> np.ndarray:
@@ -98,6 +111,35 @@ def inside(folder: Path, name: Any) -> Path:
     if Path(name).is_absolute() or ".." in parts or ":" in parts[0]:
         raise DataError(f"{folder}: expected the name of a file in this folder, got {name!r:.200}")
     return folder.joinpath(*parts)
+
+
+def _as_image(path: Path, pixels: np.ndarray, channels: Sequence[int] | None) -> Tensor:
+    """Pixels (H, W) or (H, W, C) as (3, H, W)."""
+    if pixels.ndim == 2:
+        pixels = pixels[..., None]
+    count = pixels.shape[2]
+    chosen = list(channels) if channels is not None else list(range(1 if count < 2 else min(count, 3)))
+    if not 1 <= len(chosen) <= 3 or not all(0 <= channel < count for channel in chosen):
+        raise DataError(f"{path}: expected up to 3 channels from 0 to {count - 1}, got {chosen}")
+    scale = np.iinfo(pixels.dtype).max if np.issubdtype(pixels.dtype, np.integer) else 1
+    image = torch.from_numpy(pixels[..., chosen].astype(np.float32)).permute(2, 0, 1) / scale
+    if not torch.isfinite(image).all():
+        raise DataError(f"{path}: expected finite values, got NaN or infinity")
+    if len(chosen) == 1:
+        return image.expand(3, -1, -1)
+    if len(chosen) == 2:
+        image = torch.cat([image, torch.zeros_like(image[:1])])
+    return image.contiguous()
+
+
+def _large(path: Path) -> np.ndarray:
+    with tifffile.TiffFile(path) as file:
+        shape, axes = _plane(path, file, MAX_LARGE_PIXELS)
+        series = file.series[0]
+        on_disk = series.dataoffset is not None
+        values = tifffile.memmap(path, mode="r") if on_disk else series.asarray()
+    order = [axes.index("Y"), axes.index("X"), *(k for k, axis in enumerate(axes) if axis not in "YX")]
+    return values.reshape(shape).transpose(order)
 
 
 def _read(path: Path, labels: bool) -> np.ndarray:
@@ -148,7 +190,7 @@ def _pillow(path: Path, labels: bool) -> np.ndarray:
         return np.asarray(image.convert("L" if image.mode == "1" else "RGB"))
 
 
-def _plane(path: Path, file: tifffile.TiffFile) -> tuple[list[int], str]:
+def _plane(path: Path, file: tifffile.TiffFile, max_pixels: int = MAX_PIXELS) -> tuple[list[int], str]:
     """Shape and axes of the one image in a TIFF: Y, X, and perhaps channels, in any order."""
     series = file.series[0]
     named = [(side, axis) for side, axis in zip(series.shape, series.axes, strict=True) if side != 1 or axis in "YX"]
@@ -158,10 +200,10 @@ def _plane(path: Path, file: tifffile.TiffFile) -> tuple[list[int], str]:
     (other,) = set(axes) - set("YX") or {"C"}
     if other not in "CS" and (other in "ZT" or shape[axes.index(other)] > MAX_CHANNELS):
         raise DataError(f"{path}: expected one image, got a stack of shape {series.shape}, axes {series.axes}")
-    _check_pixels(path, *shape)
+    _check_pixels(path, *shape, limit=max_pixels)
     return shape, axes
 
 
-def _check_pixels(path: Path, *shape: int) -> None:
-    if not 0 < np.prod([float(side) for side in shape]) <= MAX_PIXELS:
-        raise DataError(f"{path}: expected from 1 to {MAX_PIXELS} pixels, got {' × '.join(map(str, shape))}")
+def _check_pixels(path: Path, *shape: int, limit: int = MAX_PIXELS) -> None:
+    if not 0 < np.prod([float(side) for side in shape]) <= limit:
+        raise DataError(f"{path}: expected from 1 to {limit} pixels, got {' × '.join(map(str, shape))}")

@@ -39,12 +39,22 @@ class Sample:
         }
 
 
+def limits(image: Tensor, percentiles: tuple[float, float]) -> Tensor:
+    """The values of each channel (2, 3, 1, 1) at two percentiles."""
+    if image.stride(0) == 0:  # a repeated channel
+        return limits(image[:1], percentiles).expand(-1, 3, -1, -1)
+    return torch.from_numpy(np.percentile(image.numpy(), percentiles, axis=(1, 2)))[..., None, None]
+
+
+def stretch(image: Tensor, between: Tensor) -> Tensor:
+    """Takes :func:`limits` to 0 and 1; a flat channel becomes 0."""
+    low, high = between
+    return ((image - low) / (high - low).clamp(min=1e-6)).float()
+
+
 def normalize(image: Tensor, percentiles: tuple[float, float]) -> Tensor:
     """Stretches each channel so that its values at the percentiles become 0 and 1; a flat one becomes 0."""
-    if image.stride(0) == 0:  # a repeated channel
-        return normalize(image[:1], percentiles).expand_as(image)
-    low, high = np.percentile(image.numpy(), percentiles, axis=(1, 2))[..., None, None]
-    return ((image - torch.from_numpy(low)) / torch.from_numpy(np.maximum(high - low, 1e-6))).float()
+    return stretch(image, limits(image, percentiles))
 
 
 def fit(size: tuple[int, int], resize: tuple[int, int], keep_aspect: bool) -> tuple[int, int]:

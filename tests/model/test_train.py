@@ -96,7 +96,7 @@ def test_precisions_that_are_not_there_are_refused(run, tmp_path, precision):
 
 
 def test_coco_folder(run, coco_folder, tmp_path):
-    options = ["--data.root", str(coco_folder), "--data.train", "val", "--data.test", "val"]
+    options = ["--data.dataset", "files", "--data.root", str(coco_folder), "--data.train", "val", "--data.test", "val"]
     train_main([*run[0], *options, "--data.resize", "[64,32]", "--out", str(tmp_path / "out")])
     metrics = json.loads((tmp_path / "out" / "metrics.json").read_text())
     assert metrics["instances"] == 2  # and a crowd

@@ -1,0 +1,92 @@
+"""Detections in images that are too large to go through the network as a whole."""
+
+from collections.abc import Iterator
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from polarmask_ops import batched_rays_nms
+
+from .data.sample import limits
+from .detector import Detector
+
+SAMPLE = 2000  # pixels a side that percentiles are taken from
+
+
+class Windowed(Protocol):
+    """An image of which a part at a time is read, such as :class:`polarmask.data.images.LargeTiff`."""
+
+    size: tuple[int, int]
+
+    def __getitem__(self, window: tuple[slice, slice]) -> Tensor: ...
+
+
+def detect_in_tiles(detector: Detector, image: Windowed, tile: int = 1024, margin: int = 128) -> dict[str, Tensor]:
+    """What ``detector(image)`` gives, in memory that grows with the tile and the detections, not with the image.
+
+    Tiles overlap by twice the margin, which must reach as far as half the largest object: each object belongs to the
+    tile in the middle of which its centre lies, so none is cut at a seam. Polygon NMS removes what two tiles found
+    alike.
+
+    Parameters
+    ----------
+    detector : Detector
+        Trained on images that were not resized.
+    image : Windowed
+    tile, margin : int
+        Pixels: the side of a tile without its margins, and their width, both rounded up to the detector's largest
+        stride.
+
+    Raises
+    ------
+    ValueError
+        If the detector resizes its images.
+    """
+    if detector.config.data.resize is not None:
+        raise ValueError("detect_in_tiles: expected a detector that does not resize its images; it would resize tiles")
+    stride = max(detector.config.model.strides)
+    tile, margin = (-(-length // stride) * stride for length in (tile, margin))
+    percentiles = detector.config.data.percentiles
+    between = None if percentiles is None else limits(preview(image, SAMPLE), percentiles)
+    found: list[dict[str, Tensor]] = []
+    for top, bottom in _spans(image.size[0], tile):
+        for left, right in _spans(image.size[1], tile):
+            y, x = max(top - margin, 0), max(left - margin, 0)
+            (part,) = detector.detect([image[y : bottom + margin, x : right + margin]], between)
+            corner = part["centers"].new_tensor([x, y])
+            low, high = part["centers"].new_tensor([[left, top], [right, bottom]])
+            centers = part["centers"] + corner
+            mine = ((centers >= low) & (centers < high)).all(1)
+            moved = {
+                **part,
+                "centers": centers,
+                "polygons": part["polygons"] + corner,
+                "boxes": part["boxes"] + corner.repeat(2),
+            }
+            scale = moved.pop("scale")
+            found.append({name: value[mine] for name, value in moved.items()})
+    together = {name: torch.cat([part[name] for part in found]) for name in found[0]}
+    keep = batched_rays_nms(
+        together["centers"],
+        together["rays"],
+        together["scores"],
+        together["labels"],
+        detector.config.model.nms_threshold,
+    )
+    return {**{name: value[keep] for name, value in together.items()}, "scale": scale}
+
+
+def preview(image: Windowed, side: int) -> Tensor:
+    """Every n-th pixel of an image, (3, h, w), neither side much longer than ``side``."""
+    step = max(1, *(-(-length // side) for length in image.size))
+    return image[::step, ::step]
+
+
+def _spans(length: int, tile: int) -> Iterator[tuple[int, int]]:
+    """The last one is not shorter than half a tile."""
+    begin = 0
+    while begin < length:
+        end = length if length - begin < 1.5 * tile else begin + tile
+        yield begin, end
+        begin = end
