@@ -36,7 +36,7 @@ def overlay(image: Tensor, polygons: Tensor, texts: Sequence[str] = ()) -> Image
     texts : sequence of str
         None or one for each polygon.
     """
-    canvas, factor = _canvas(image)
+    canvas, factor = shown(image)
     large = Image.new("RGBA", (canvas.width * SMOOTH, canvas.height * SMOOTH))
     pen = ImageDraw.Draw(large)
     for n, polygon in enumerate((polygons.cpu() * factor * SMOOTH).tolist()):
@@ -54,7 +54,7 @@ def overlay(image: Tensor, polygons: Tensor, texts: Sequence[str] = ()) -> Image
 
 def truth(sample: Sample) -> Image.Image:
     """An image with its instances' outlines."""
-    canvas, factor = _canvas(sample.image)
+    canvas, factor = shown(sample.image)
     pen = ImageDraw.Draw(canvas)
     for n in range(len(sample.outlines)):
         for x0, y0, x1, y1 in (sample.outlines[n].segments * factor).tolist():
@@ -143,7 +143,7 @@ def precision_recall(precision: dict[str, np.ndarray], path: Path) -> None:
     figure.savefig(path, dpi=150)
 
 
-def _canvas(image: Tensor) -> tuple[Image.Image, int]:
+def shown(image: Tensor) -> tuple[Image.Image, int]:
     """The image to draw on, and how much larger it is than the tensor."""
     low, high = float(image.min()), float(np.percentile(image.cpu().numpy(), 99.8))
     pixels = ((image - low) / max(high - low, 1e-6)).clamp(0, 1) * 255

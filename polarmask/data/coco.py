@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from array import array
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -42,18 +43,16 @@ class Coco(Files):
         self.file = root if split is None else annotation_file(root, split)
         self.folder = Path(self.config.images) if self.config.images else _image_folder(self.file)
         categories: list[Any] = []
-        images: list[tuple[int, int, int]] = []  # begin, end, key of the id
-        annotations: list[tuple[int, int, int]] = []
-        ids: list[int] = []
+        images, annotations, ids = array("q"), array("q"), array("q")  # places: begin, end, key of the image's id
         for entry in entries(self.file):
+            value = entry.value if isinstance(entry.value, dict) else {}
             if entry.key == "categories":
                 categories.append(entry.value)
-            elif entry.key in ("images", "annotations"):
-                value = entry.value if isinstance(entry.value, dict) else {}
-                of = images if entry.key == "images" else annotations
-                of.append((entry.begin, entry.end, _key(value.get("id" if of is images else "image_id"))))
-                if of is annotations:
-                    ids.append(_key(value.get("id")))
+            elif entry.key == "images":
+                images.extend((entry.begin, entry.end, _key(value.get("id"))))
+            elif entry.key == "annotations":
+                annotations.extend((entry.begin, entry.end, _key(value.get("image_id"))))
+                ids.append(_key(value.get("id")))
         self.categories = _categories(self.file, categories)
         self.label = {category: n for n, category in enumerate(self.categories)}
         self._images = np.array(images, np.int64).reshape(-1, 3)
@@ -90,6 +89,8 @@ class Coco(Files):
                         "unknown category", f"expected a category of the file, got {entry.get('category_id')!r:.80}"
                     )
                 found.add(id, self.label[entry["category_id"]], _shape(entry.get("segmentation"), size), crowd)
+                if "bbox" in entry:
+                    found.stated[len(found) - 1] = entry["bbox"]
             except AnnotationError as problem:
                 found.problems.append((id, problem))
             except TypeError:  # a category that cannot be looked up

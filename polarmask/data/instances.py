@@ -45,6 +45,8 @@ class Instances:
         Of the others, in the order of ``masked``, their positions.
     problems : list of (id, AnnotationError)
         Annotations that are left out.
+    stated : dict of int to Any
+        By position, the box that the file gives, x, y, width and height, where it gives one.
     """
 
     size: tuple[int, int]
@@ -55,6 +57,7 @@ class Instances:
     masks: list[RLE] = field(default_factory=list)
     masked: list[int] = field(default_factory=list)
     problems: list[tuple[Any, AnnotationError]] = field(default_factory=list)
+    stated: dict[int, Any] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.ids)
