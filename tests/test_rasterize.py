@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
-from op_tester import GEOMETRY, Bad, OpTester
+from op_tester import EMULATED, GEOMETRY, KERNELS, Bad, OpTester, by_cpu_and_kernels, leaves
 from reference import rasterize as reference
 
 from polarmask_ops import (
@@ -247,7 +247,7 @@ def coordinates(shape):
     return arrays(np.float32, shape, elements=st.one_of(usual, st.sampled_from(HOSTILE))).map(torch.from_numpy)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=30 if EMULATED else 150, deadline=None)
 @given(st.data())
 def test_hostile_polygons(data):
     polygons = data.draw(coordinates((2, data.draw(st.integers(0, 8)), 2)))
@@ -262,7 +262,7 @@ def test_hostile_polygons(data):
     assert rle.areas()[empty].sum() + masks[empty].sum() == 0
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=30 if EMULATED else 150, deadline=None)
 @given(st.data())
 def test_hostile_rays(data):
     num_rays = data.draw(st.sampled_from([3, 4, 5, 8, 36, 360]))
@@ -280,7 +280,7 @@ def test_hostile_rays(data):
     assert not masks[~(rays.isfinite().all(1) & centers.isfinite().all(1))].any()
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=30 if EMULATED else 100, deadline=None)
 @given(st.data())
 def test_hostile_outlines(data):
     segments = data.draw(coordinates((data.draw(st.integers(0, 9)), 4)))
@@ -356,8 +356,64 @@ def test_labels_do_not_depend_on_the_threads():
 
 def test_time_does_not_depend_on_the_area():
     """An image of almost 2³¹ pixels, whose bitmap nobody could afford."""
-    rle = polygons_to_rle(torch.tensor([[[5.0, 5.0], [9.0, 5.0], [9.0, 8.0]]]).expand(50, -1, -1), (2**16 - 1, 2**15))
+    triangles = torch.tensor([[[5.0, 5.0], [9.0, 5.0], [9.0, 8.0]]]).expand(2 if EMULATED else 50, -1, -1)
+    rle = polygons_to_rle(triangles, (2**16 - 1, 2**15))
     assert rle.areas().unique().tolist() == [6]
+
+
+# ---- CPU against kernels ----
+
+needs_kernels = pytest.mark.skipif(not KERNELS, reason="neither a GPU nor the emulator")
+
+
+def assert_same(function, **kwargs):
+    for want, got in zip(*map(leaves, by_cpu_and_kernels(function, kwargs)), strict=True):
+        torch.testing.assert_close(got, want, rtol=0, atol=0)
+
+
+# Widths with 16-byte rows and without, several strips, more rows than fit into shared memory at once; the RLE of the
+# last but one has more columns than one launch sums up.
+@needs_kernels
+@pytest.mark.parametrize("size", [(40, 64), (33, 48), (45, 100), (700, 220), (1400, 70)])
+def test_kernels_on_random_shapes(size):
+    generator = torch.Generator().manual_seed(size[0])
+    extent = torch.tensor([size[1], size[0]])
+    polygons = (torch.rand(20, 9, 2, generator=generator) * 1.4 - 0.2) * extent
+    polygons[::2] = (polygons[::2] * 2).round() / 2  # vertices on pixel centres, corners and edges
+    polygons[3, 2, 0], polygons[4, 1, 1] = float("nan"), float("inf")
+    polygons[5, 0] = 1e30
+    for n in (7, 8):
+        polygons[n] = polygons[n, :1]  # no area
+    order = torch.randperm(20, generator=generator)[:15]
+    assert_same(polygons_to_masks, polygons=polygons, size=size)
+    assert_same(polygons_to_labels, polygons=polygons, size=size)
+    assert_same(polygons_to_labels, polygons=polygons, size=size, order=order)
+    for rule in ("center", "coco"):
+        assert_same(polygons_to_rle, polygons=polygons, size=size, rule=rule)
+
+
+@needs_kernels
+def test_kernels_on_many_rays():
+    centers, rays = torch.rand(30, 2) * 90, torch.rand(30, 360) * 60 - 5
+    scale = torch.rand(30, 2) + 0.5
+    for function in (rays_to_masks, rays_to_rle, rays_to_labels):
+        assert_same(function, centers=centers, rays=rays, size=(96, 80), scale=scale)
+
+
+@pytest.mark.skipif(not EMULATED, reason="what a GPU is handed unchecked, the CPU refuses")
+@pytest.mark.parametrize(
+    "offsets", [[0, 3, 1, 9], [-5, 2, 9, 9], [0, 2**62, -(2**62), 9], [9, 9, 9, 0], [7, 0, 0, 100]]
+)
+def test_kernels_do_not_read_past_bad_offsets(monkeypatch, offsets):
+    monkeypatch.setenv("POLARMASK_CHECK", "0")
+    outlines = Outlines(torch.rand(9, 4) * 40, torch.tensor(offsets))
+    masks = outlines_to_masks(outlines, (40, 40))
+    assert outlines_to_rle(outlines, (40, 40)) == RLE.from_masks(masks)
+    labels = outlines_to_labels(outlines, (40, 40), order=torch.tensor([-1, 2, 5, 0, 2**40, 1]))
+    assert (labels.numpy() == reference.labels_of(masks.numpy(), np.array([2, 0, 1]))).all()
+    monkeypatch.setenv("POLARMASK_CHECK", "1")
+    with pytest.raises(ValueError, match="offsets"):
+        outlines_to_masks(outlines, (40, 40))
 
 
 # ---- Gradients and torch ----

@@ -6,6 +6,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from op_tester import EMULATED, KERNELS, by_cpu_and_kernels, leaves
 from reference.rasterize import rle_of
 from torch.utils import _pytree as pytree
 
@@ -112,7 +113,7 @@ def test_malformed_counts(counts):
         RLE.from_coco([good, {"size": [3, 4], "counts": counts}])
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=50 if EMULATED else 300, deadline=None)
 @given(st.binary(max_size=12) | st.text(alphabet=[chr(c) for c in range(48, 112)], max_size=12))
 def test_any_string_is_read_or_refused(counts):
     try:
@@ -123,6 +124,58 @@ def test_any_string_is_read_or_refused(counts):
     assert rle.counts.min() >= 0
     assert RLE.from_coco(rle.to_coco()) == rle
     assert torch.equal(rle.to_masks().sum((1, 2)), rle.areas())
+
+
+@pytest.mark.skipif(not KERNELS, reason="neither a GPU nor the emulator")
+@pytest.mark.parametrize("size", [(40, 64), (33, 48), (45, 100), (70, 900)])
+def test_kernels_agree_with_cpu(size):
+    masks = random_masks(size)
+    masks[3] = False
+    masks[3, 10:20, 5:40] = True
+    everything = (RLE.from_masks, RLE.to_masks, RLE.areas, RLE.boxes, RLE.to_coco)
+    rle = RLE.from_masks(masks)
+    for function in everything:
+        given = {"masks": masks} if function == RLE.from_masks else {"self": rle}
+        for want, got in zip(*map(leaves, by_cpu_and_kernels(function, given)), strict=True):
+            assert torch.equal(got, want) if isinstance(want, torch.Tensor) else got == want
+
+
+@pytest.mark.skipif(not KERNELS, reason="neither a GPU nor the emulator")
+def test_kernels_on_many_instances():
+    """More than one launch sums up, more than there are warps in a block."""
+    first = torch.arange(4500, dtype=torch.int32) % 12
+    rle = RLE(torch.stack([first, 12 - first], 1).flatten(), 2 * torch.arange(4501), (3, 4))
+    for function in (RLE.areas, RLE.boxes, RLE.to_coco):
+        by_cpu, by_kernels = by_cpu_and_kernels(function, {"self": rle})
+        assert torch.equal(by_kernels, by_cpu) if isinstance(by_cpu, torch.Tensor) else by_kernels == by_cpu
+
+
+@pytest.mark.skipif(not EMULATED, reason="what a GPU is handed unchecked, the CPU refuses")
+@pytest.mark.parametrize(
+    ("counts", "offsets"),
+    [
+        ([13], [0, 1]),
+        ([5, -3, 10], [0, 3]),
+        ([2**31 - 1, 2**31 - 1, 2**31 - 1], [0, 3]),
+        ([6, 6], [2, -9]),
+        ([6, 6], [0, 2**62]),
+        ([6, 6], [-7, 1, 0, 2]),
+        ([], [0, 5]),
+    ],
+)
+def test_kernels_take_what_is_malformed_as_empty(monkeypatch, counts, offsets):
+    monkeypatch.setenv("POLARMASK_CHECK", "0")
+    rle = RLE(torch.tensor(counts, dtype=torch.int32), torch.tensor(offsets), (3, 4))
+    good = RLE.from_masks(torch.ones(1, 3, 4, dtype=torch.bool))
+    drawn = rle.to_masks().sum((1, 2)).tolist()
+    assert drawn == [6 if (n, offsets[-1]) in ((0, 2**62), (2, 2)) else 0 for n in range(len(offsets) - 1)]
+    assert (rle.boxes()[:, 2] > 0).tolist() == [area > 0 for area in drawn]
+    assert (rle.areas() >= 0).all()
+    assert len(rle.to_coco()) == len(rle)
+    strings = torch.tensor(list(b"0<" + b"\xff0<ooooooooo"), dtype=torch.uint8)
+    read, ends = torch.ops.polarmask.rle_from_strings(strings, torch.tensor([0, 2, 5, 12, 2**40]), 3, 4)
+    assert ends.tolist() == [0, 2, 2, 2, 2]
+    assert torch.equal(read, good.counts)
 
 
 def test_one_size():

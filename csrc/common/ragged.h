@@ -88,26 +88,38 @@ std::tuple<Tensor, Tensor> build_ragged(int64_t size, const Tensor& like, Scalar
   return {data_out, offsets_out};
 }
 
-// The same by kernels: count(lengths [size], stream) finds the lengths of the rows, emit(data, offsets [size + 1],
-// stream) writes them; both return a cudaError_t. `shape` is that of an element. Waits for the device once, to learn
-// the length of all rows together.
-template <class Count, class Emit>
-std::tuple<Tensor, Tensor> build_ragged_by_kernels(const char* op, int64_t size, const Tensor& like, ScalarType dtype,
-                                                   std::vector<int64_t> shape, Count&& count, Emit&& emit) {
-  const Tensor offsets_out = torch::stable::new_empty(like, {size + 1}, ScalarType::Long);
-  const Tensor scratch_out = torch::stable::new_empty(like, {kScanScratch}, ScalarType::Long);
-  auto* const offsets = offsets_out.mutable_data_ptr<int64_t>();
-  auto* const scratch = scratch_out.mutable_data_ptr<int64_t>();
-  int64_t total = 0;
+// Offsets [rows + 1] of rows whose lengths kernels find, and where the last one ends.
+struct CountedRows {
+  Tensor offsets;
+  int64_t total;
+};
+
+// count(lengths [rows], stream) returns a cudaError_t. Waits for the device, to learn the total.
+template <class Count>
+CountedRows count_by_kernels(const char* op, int64_t rows, const Tensor& like, Count&& count) {
+  CountedRows counted{torch::stable::new_empty(like, {rows + 1}, ScalarType::Long), 0};
+  const Tensor scratch = torch::stable::new_empty(like, {kScanScratch}, ScalarType::Long);
+  auto* const offsets = counted.offsets.mutable_data_ptr<int64_t>();
   run_kernels(op, like, [&](auto stream) {
     auto error = count(offsets + 1, stream);
-    if (error == decltype(error){}) error = launch_offsets(offsets + 1, size, offsets, scratch, stream);
-    return error == decltype(error){} ? read_back(total, offsets + size, stream) : error;
+    if (error == decltype(error){})
+      error = launch_offsets(offsets + 1, rows, offsets, scratch.mutable_data_ptr<int64_t>(), stream);
+    return error == decltype(error){} ? read_back(counted.total, offsets + rows, stream) : error;
   });
-  shape.insert(shape.begin(), total);
-  const Tensor data_out = torch::stable::new_empty(like, shape, dtype);
-  run_kernels(op, like, [&](auto stream) { return emit(data_out, offsets, stream); });
-  return {data_out, offsets_out};
+  return counted;
+}
+
+// build_ragged by kernels: count(lengths [size], stream), then emit(data, offsets [size + 1], stream), which writes the
+// rows; both return a cudaError_t. `item` is the shape of an element.
+template <class Count, class Emit>
+std::tuple<Tensor, Tensor> build_ragged_by_kernels(const char* op, int64_t size, const Tensor& like, ScalarType dtype,
+                                                   const std::vector<int64_t>& item, Count&& count, Emit&& emit) {
+  const CountedRows counted = count_by_kernels(op, size, like, count);
+  std::vector<int64_t> shape{counted.total};
+  shape.insert(shape.end(), item.begin(), item.end());
+  const Tensor data = torch::stable::new_empty(like, shape, dtype);
+  run_kernels(op, like, [&](auto stream) { return emit(data, counted.offsets.const_data_ptr<int64_t>(), stream); });
+  return {data, counted.offsets};
 }
 
 }  // namespace polarmask

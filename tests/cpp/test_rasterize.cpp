@@ -97,7 +97,8 @@ void strings() {
        {std::vector<int32_t>{}, {0}, {5}, {0, 2147483647}, {1, 15, 16, 17, 2147483, 0, 9, 31, 32, 1}}) {
     std::vector<uint8_t> string;
     const auto length = static_cast<int64_t>(counts.size());
-    encode_counts(counts.data(), length, [&](uint8_t character) { string.push_back(character); });
+    for (int64_t k = 0; k < length; ++k)
+      encode_count(counts.data(), k, [&](uint8_t character) { string.push_back(character); });
     std::vector<int32_t> read(string.size());
     const auto chars = static_cast<int64_t>(string.size());
     CHECK(decode_counts(string.data(), chars, 2147483647, read.data()) == length);

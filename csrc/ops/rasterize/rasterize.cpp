@@ -1,17 +1,33 @@
 #include "rasterize.h"
 
 #include <algorithm>
-#include <numeric>
 #include <tuple>
 #include <vector>
 
 #include "../../common/check.h"
+#include "../../common/device.h"
 #include "../../common/directions.h"
 #include "../../common/ragged.h"
 #include "../../common/torch.h"
+#include "build_runs.h"
+#include "rle.h"
 #include "runs.h"
 
 namespace polarmask {
+
+#ifdef POLARMASK_WITH_CUDA
+template <class T>
+cudaError_t launch_polygons(const PolygonsParams<T>&, cudaStream_t);
+template <class Shapes>
+cudaError_t launch_masks(const MasksParams<Shapes>&, cudaStream_t);
+template <class Shapes>
+cudaError_t launch_labels(const LabelsParams<Shapes>&, cudaStream_t);
+template <class Shapes>
+cudaError_t launch_count_runs(const RunsParams<Shapes>&, int64_t* lengths, cudaStream_t);
+template <class Shapes>
+cudaError_t launch_emit_runs(const RunsParams<Shapes>&, const RunsOut&, cudaStream_t);
+#endif
+
 namespace {
 
 constexpr int64_t kRowsPerTask = 256;    // of rays to points: some 10 µs, well above the cost of handing out a task
@@ -68,15 +84,15 @@ void sweep(const std::vector<CenterCrossings>& edges, Plane plane, int64_t heigh
 }
 
 template <class Shapes>
-void draw_masks(const Shapes& shapes, ImageSize size, bool* masks) {
-  const int64_t height = size.height, width = size.width;
-  parallel_for(0, shapes.size(), 1, [&](int64_t first, int64_t last) {
+void draw_masks(const MasksParams<Shapes>& p) {
+  const int64_t height = p.height, width = p.width;
+  parallel_for(0, p.shapes.size(), 1, [&](int64_t first, int64_t last) {
     std::vector<CenterCrossings> edges;
     std::vector<uint8_t> inside(width);
     for (int64_t n = first; n < last; ++n) {
-      auto* mask = reinterpret_cast<uint8_t*>(masks) + n * height * width;
+      uint8_t* const mask = p.masks + n * height * width;
       std::fill_n(mask, height * width, uint8_t{0});
-      gather(shapes, n, 0, width, edges);
+      gather(p.shapes, n, 0, width, edges);
       sweep(edges, {mask, 0, width}, height, inside, [&](int64_t row, int64_t begin, int64_t end) {
         std::copy(inside.data() + begin, inside.data() + end, mask + row * width + begin);
       });
@@ -85,21 +101,31 @@ void draw_masks(const Shapes& shapes, ImageSize size, bool* masks) {
 }
 
 template <class Shapes>
-void draw_labels(const Shapes& shapes, const std::vector<int64_t>& order, ImageSize size, int32_t* labels) {
-  const int64_t height = size.height, width = size.width;
+void draw_labels(const LabelsParams<Shapes>& p) {
+  const int64_t height = p.height, width = p.width;
   parallel_for(0, width, kColumnsPerTask, [&](int64_t first, int64_t last) {
     const int64_t columns = last - first;
-    for (int64_t row = 0; row < height; ++row) std::fill_n(labels + row * width + first, columns, 0);
+    for (int64_t row = 0; row < height; ++row) std::fill_n(p.labels + row * width + first, columns, 0);
     std::vector<CenterCrossings> edges;
     std::vector<uint8_t> toggles(height * columns), inside(columns);
-    for (const int64_t n : order) {
+    for (int64_t position = 0; position < p.count; ++position) {
+      const int64_t n = p.order ? p.order[position] : position;
       const auto label = static_cast<int32_t>(n + 1);
-      gather(shapes, n, first, last, edges);
+      gather(p.shapes, n, first, last, edges);
       sweep(edges, {toggles.data(), first, columns}, height, inside, [&](int64_t row, int64_t begin, int64_t end) {
-        int32_t* pixels = labels + row * width;
+        int32_t* pixels = p.labels + row * width;
         for (int64_t c = begin; c < end; ++c) pixels[c] = inside[c - first] ? label : pixels[c];
       });
     }
+  });
+}
+
+template <class T>
+void find_vertices(const PolygonsParams<T>& p) {
+  parallel_for(0, p.shapes.size(), kRowsPerTask, [&](int64_t first, int64_t last) {
+    for (int64_t n = first; n < last; ++n)
+      for (int64_t k = 0; k < p.shapes.num_vertices; ++k)
+        p.vertices[n * p.shapes.num_vertices + k] = p.shapes.vertex(n, k);
   });
 }
 
@@ -119,9 +145,10 @@ std::tuple<Tensor, Tensor> make_runs(const Shapes& shapes, ImageSize size, const
 template <class Shapes>
 Tensor to_masks(const char* op, const Shapes& shapes, const Tensor& like, int64_t height, int64_t width) {
   const ImageSize size = checked_size(op, height, width);
-  if (like.is_cuda()) no_cuda_kernel(op);
   const Tensor masks = torch::stable::new_empty(like, {shapes.size(), height, width}, ScalarType::Bool);
-  if (height * width > 0) draw_masks(shapes, size, masks.mutable_data_ptr<bool>());
+  if (height * width == 0) return masks;
+  const MasksParams<Shapes> params{shapes, size.height, size.width, mutable_data_of<uint8_t>(masks)};
+  run_on(op, like, [&] { draw_masks(params); }, [&](auto stream) { return launch_masks(params, stream); });
   return masks;
 }
 
@@ -129,33 +156,45 @@ template <class Shapes>
 std::tuple<Tensor, Tensor> to_rle(const char* op, const Shapes& shapes, const Tensor& like, int64_t height,
                                   int64_t width, bool coco) {
   const ImageSize size = checked_size(op, height, width);
-  if (like.is_cuda()) no_cuda_kernel(op);
-  return coco ? make_runs<CocoCrossings>(shapes, size, like) : make_runs<CenterCrossings>(shapes, size, like);
+  if (!by_kernels(like))
+    return coco ? make_runs<CocoCrossings>(shapes, size, like) : make_runs<CenterCrossings>(shapes, size, like);
+  const RunsParams<Shapes> params{shapes, size.height, size.width, coco};
+  return build_runs_by_kernels(
+      op, shapes.size(), size, like,
+      [&](auto* lengths, auto stream) { return launch_count_runs(params, lengths, stream); },
+      [&](const RunsOut& out, auto stream) { return launch_emit_runs(params, out, stream); });
 }
 
 template <class Shapes>
 Tensor to_labels(const char* op, const Shapes& shapes, const Tensor& like, int64_t height, int64_t width,
                  const std::optional<Tensor>& order_in) {
   const ImageSize size = checked_size(op, height, width);
-  check(shapes.size() < INT32_MAX, op, ": expected fewer than 2**31 - 1 shapes, got ", shapes.size());
+  std::optional<Tensor> order;
   if (order_in) {
     check_dim(op, "order", *order_in, 1, "(K,)");
     check_same_device(op, "order", *order_in, "the shapes", like);
+    order = torch::stable::contiguous(*order_in);
+    if (const auto values = values_to_check(*order))
+      for (int64_t k = 0; k < values->size(0); ++k) {
+        const int64_t n = values->const_data_ptr<int64_t>()[k];
+        check_index(n >= 0 && n < shapes.size(), op, ": expected order to hold indices of ", shapes.size(),
+                    " shapes, from 0 on, got ", n);
+      }
   }
-  if (like.is_cuda()) no_cuda_kernel(op);
-  std::vector<int64_t> order;
-  if (order_in) {
-    const Tensor given = torch::stable::contiguous(*order_in);
-    order.assign(given.const_data_ptr<int64_t>(), given.const_data_ptr<int64_t>() + given.size(0));
-    for (const int64_t n : order)
-      check_index(n >= 0 && n < shapes.size(), op, ": expected order to hold indices of ", shapes.size(),
-                  " shapes, from 0 on, got ", n);
-  } else {
-    order.resize(shapes.size());
-    std::iota(order.begin(), order.end(), int64_t{0});
-  }
+  const int64_t count = order ? order->size(0) : shapes.size();
+  check(std::max(count, shapes.size()) < INT32_MAX, op, ": expected fewer than 2**31 - 1 shapes, got ",
+        std::max(count, shapes.size()));
   const Tensor labels = torch::stable::new_empty(like, {height, width}, ScalarType::Int);
-  if (height * width > 0) draw_labels(shapes, order, size, labels.mutable_data_ptr<int32_t>());
+  if (height * width == 0) return labels;
+  const LabelsParams<Shapes> params{
+      .shapes = shapes,
+      .order = data_of<int64_t>(order),
+      .count = count,
+      .height = size.height,
+      .width = size.width,
+      .labels = labels.mutable_data_ptr<int32_t>(),
+  };
+  run_on(op, like, [&] { draw_labels(params); }, [&](auto stream) { return launch_labels(params, stream); });
   return labels;
 }
 
@@ -193,13 +232,14 @@ auto with_rays(const char* op, const Tensor& centers_in, const Tensor& rays_in, 
   const Tensor centers = torch::stable::contiguous(centers_in), rays = torch::stable::contiguous(rays_in);
   std::optional<Tensor> scale;
   if (scale_in) scale = torch::stable::contiguous(*scale_in);
-  const auto directions = ray_directions(rays.size(1));
+  const bool on_device = by_kernels(rays);
+  const auto directions = ray_directions(on_device ? 0 : rays.size(1));
   return dispatch_float(rays.scalar_type(), [&]<class T>() {
     return body(RayShapes<T>{
         .centers = centers.const_data_ptr<T>(),
         .rays = rays.const_data_ptr<T>(),
         .scale = scale ? scale->const_data_ptr<T>() : nullptr,
-        .directions = directions.data(),
+        .directions = on_device ? nullptr : directions.data(),
         .num_shapes = rays.size(0),
         .num_vertices = rays.size(1),
     });
@@ -215,6 +255,7 @@ auto with_outlines(const char* op, const Tensor& segments_in, const Tensor& offs
         .segments = segments.const_data_ptr<T>(),
         .offsets = offsets.const_data_ptr<int64_t>(),
         .num_shapes = offsets.size(0) - 1,
+        .num_segments = segments.size(0),
     });
   });
 }
@@ -223,13 +264,11 @@ auto with_outlines(const char* op, const Tensor& segments_in, const Tensor& offs
 
 Tensor rays_to_polygons(const Tensor& centers, const Tensor& rays) {
   return with_rays("rays_to_polygons", centers, rays, std::nullopt, [&]<class T>(const RayShapes<T>& shapes) {
-    if (rays.is_cuda()) no_cuda_kernel("rays_to_polygons");
     const Tensor polygons = torch::stable::new_empty(rays, {shapes.size(), shapes.num_vertices, 2});
-    auto* vertices = reinterpret_cast<Vec2<T>*>(polygons.mutable_data_ptr<T>());
-    parallel_for(0, shapes.size(), kRowsPerTask, [&](int64_t first, int64_t last) {
-      for (int64_t n = first; n < last; ++n)
-        for (int64_t k = 0; k < shapes.num_vertices; ++k) vertices[n * shapes.num_vertices + k] = shapes.vertex(n, k);
-    });
+    const PolygonsParams<T> params{shapes, mutable_data_of<Vec2<T>>(polygons)};
+    run_on(
+        "rays_to_polygons", rays, [&] { find_vertices(params); },
+        [&](auto stream) { return launch_polygons(params, stream); });
     return polygons;
   });
 }

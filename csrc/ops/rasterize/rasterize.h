@@ -7,6 +7,7 @@
 
 #include "../../common/polar.h"
 #include "../../common/polygon.h"
+#include "../../common/rows.h"
 
 namespace polarmask {
 
@@ -40,14 +41,15 @@ struct RayShapes {
   const T* centers;                // [N, 2] pixels
   const T* rays;                   // [N, R] pixels
   const T* scale;                  // [N, 2] factors of x and y, or null
-  const Vec2<double>* directions;  // [R] unit vectors
+  const Vec2<double>* directions;  // [R] unit vectors, or null: computed each time
   int64_t num_shapes;              // N
   int64_t num_vertices;            // R
 
   PM_HD int64_t size() const { return num_shapes; }
   PM_HD Vec2<T> vertex(int64_t n, int64_t k) const {
     const Vec2<T> centre{centers[2 * n], centers[2 * n + 1]};
-    const Vec2<T> end = ray_end(centre, rays[n * num_vertices + k], directions[k]);
+    const Vec2<double> direction = directions ? directions[k] : ray_direction(k, num_vertices);
+    const Vec2<T> end = ray_end(centre, rays[n * num_vertices + k], direction);
     return scale ? Vec2<T>{end.x * scale[2 * n], end.y * scale[2 * n + 1]} : end;
   }
 };
@@ -55,10 +57,16 @@ struct RayShapes {
 template <class T>
 struct OutlineShapes {
   const T* segments;       // [S, 4] pixels: x0, y0, x1, y1
-  const int64_t* offsets;  // [M + 1] into segments, rising
+  const int64_t* offsets;  // [M + 1] into segments
   int64_t num_shapes;      // M
+  int64_t num_segments;    // S
 
   PM_HD int64_t size() const { return num_shapes; }
+  PM_HD RowRange range(int64_t n) const { return row_range(offsets, n, num_segments); }
+  PM_HD Segment<T> segment(int64_t k) const {
+    const T* s = segments + 4 * k;
+    return {{s[0], s[1]}, {s[2], s[3]}};
+  }
 };
 
 // Calls visit(segment) for every edge of shape n: of a closed ring of vertices …
@@ -76,11 +84,58 @@ PM_HD void visit_edges(const Shapes& shapes, int64_t n, Visit&& visit) {
 // … and of an outline.
 template <class T, class Visit>
 PM_HD void visit_edges(const OutlineShapes<T>& shapes, int64_t n, Visit&& visit) {
-  for (int64_t k = shapes.offsets[n]; k < shapes.offsets[n + 1]; ++k) {
-    const T* s = shapes.segments + 4 * k;
-    visit(Segment<T>{{s[0], s[1]}, {s[2], s[3]}});
-  }
+  const RowRange range = shapes.range(n);
+  for (int64_t k = range.begin; k < range.end; ++k) visit(shapes.segment(k));
 }
+
+// The same edges by their numbers, for threads that share them.
+template <class Shapes>
+PM_HD int64_t num_edges(const Shapes& shapes, int64_t) {
+  return shapes.num_vertices;
+}
+template <class T>
+PM_HD int64_t num_edges(const OutlineShapes<T>& shapes, int64_t n) {
+  return shapes.range(n).size();
+}
+template <class Shapes>
+PM_HD auto edge_of(const Shapes& shapes, int64_t n, int64_t k) {
+  return Segment{shapes.vertex(n, k > 0 ? k - 1 : shapes.num_vertices - 1), shapes.vertex(n, k)};
+}
+template <class T>
+PM_HD Segment<T> edge_of(const OutlineShapes<T>& shapes, int64_t n, int64_t k) {
+  return shapes.segment(shapes.range(n).begin + k);
+}
+
+// ---- What the kernels are handed ----
+
+template <class T>
+struct PolygonsParams {
+  RayShapes<T> shapes;
+  Vec2<T>* vertices;  // [N, R] pixels
+};
+
+template <class Shapes>
+struct MasksParams {
+  Shapes shapes;
+  int64_t height, width;  // pixels, not 0
+  uint8_t* masks;         // [N, H, W] 0 or 1
+};
+
+template <class Shapes>
+struct LabelsParams {
+  Shapes shapes;
+  const int64_t* order;   // [count] shapes, first to last; null: 0 … count − 1
+  int64_t count;          // K
+  int64_t height, width;  // pixels, not 0
+  int32_t* labels;        // [H, W]
+};
+
+template <class Shapes>
+struct RunsParams {
+  Shapes shapes;
+  int64_t height, width;  // pixels
+  bool coco;              // the rule
+};
 
 // ---- Which columns an edge toggles, and from which row on ----
 

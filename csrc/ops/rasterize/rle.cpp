@@ -1,111 +1,183 @@
 #include "rle.h"
 
 #include <algorithm>
-#include <limits>
+#include <optional>
 #include <tuple>
 #include <vector>
 
 #include "../../common/check.h"
+#include "../../common/device.h"
 #include "../../common/ragged.h"
 #include "../../common/rle.h"
 #include "../../common/torch.h"
+#include "build_runs.h"
 #include "runs.h"
 
 namespace polarmask {
+
+#ifdef POLARMASK_WITH_CUDA
+cudaError_t launch_count_mask_runs(const MaskRunsParams&, int64_t* lengths, cudaStream_t);
+cudaError_t launch_emit_mask_runs(const MaskRunsParams&, const RunsOut&, cudaStream_t);
+cudaError_t launch_masks_of_runs(const RlePixelsParams&, uint8_t* masks, cudaStream_t);
+cudaError_t launch_areas(const Ragged<int32_t>& runs, int64_t* areas, cudaStream_t);
+cudaError_t launch_boxes(const RlePixelsParams&, float* boxes, cudaStream_t);
+cudaError_t launch_count_chars(const Ragged<int32_t>& runs, int64_t* lengths, cudaStream_t);
+cudaError_t launch_emit_chars(const Ragged<int32_t>& runs, const int64_t* offsets, uint8_t* strings, cudaStream_t);
+cudaError_t launch_decode(const StringsParams&, int64_t* lengths, cudaStream_t);
+cudaError_t launch_emit_counts(const StringsParams&, const int64_t* offsets, int32_t* counts, cudaStream_t);
+#endif
+
 namespace {
 
 constexpr int64_t kInstancesPerTask = 64;  // of a few hundred counts: some 10 µs
 
+template <class Body>
+void for_instances(int64_t size, int64_t per_task, Body&& body) {
+  parallel_for(0, size, per_task, [&](int64_t first, int64_t last) {
+    for (int64_t n = first; n < last; ++n) body(n);
+  });
+}
+
 std::tuple<Tensor, Tensor> masks_to_rle(const Tensor& masks_in) {
   constexpr auto op = "masks_to_rle";
   check_dim(op, "masks", masks_in, 3, "(N, H, W)");
-  const auto [height, width] = checked_size(op, masks_in.size(1), masks_in.size(2));
-  if (masks_in.is_cuda()) no_cuda_kernel(op);
+  const ImageSize size = checked_size(op, masks_in.size(1), masks_in.size(2));
   const Tensor masks = torch::stable::contiguous(masks_in);
-  const auto* pixels = masks.const_data_ptr<bool>();
-  return build_ragged<int32_t>(masks.size(0), masks, ScalarType::Int, [&, height = height, width = width] {
+  const MaskRunsParams params{masks.const_data_ptr<bool>(), masks.size(0), size.height, size.width};
+  if (by_kernels(masks))
+    return build_runs_by_kernels(
+        op, params.count, size, masks,
+        [&](auto* lengths, auto stream) { return launch_count_mask_runs(params, lengths, stream); },
+        [&](const RunsOut& out, auto stream) { return launch_emit_mask_runs(params, out, stream); });
+  return build_ragged<int32_t>(params.count, masks, ScalarType::Int, [&] {
     return [=, rows = ColumnRows()](int64_t n, std::vector<int32_t>& counts) mutable {
-      rows.collect(pixels + n * height * width, height, height > 0 ? width : 0);
-      rows.append_runs(height, width, counts);
+      rows.collect(params.masks + n * size.height * size.width, size.height, size.height > 0 ? size.width : 0);
+      rows.append_runs(size.height, size.width, counts);
     };
   });
 }
 
-Tensor rle_to_masks(const Tensor& counts_in, const Tensor& offsets_in, int64_t height, int64_t width) {
-  constexpr auto op = "rle_to_masks";
-  const ImageSize size = checked_size(op, height, width);
+void draw_runs(const RlePixelsParams& p, uint8_t* masks) {
+  for_instances(p.runs.size, 1, [&](int64_t n) {
+    uint8_t* const mask = masks + n * p.height * p.width;
+    std::fill_n(mask, p.height * p.width, uint8_t{0});
+    visit_runs(p.runs.row(n), p.runs.length(n), [&](int64_t begin, int64_t end) {
+      int64_t column = begin / p.height, row = begin % p.height;
+      for (int64_t pixel = begin; pixel < end; ++pixel) {
+        mask[row * p.width + column] = 1;
+        if (++row == p.height) ++column, row = 0;
+      }
+    });
+  });
+}
+
+void find_boxes(const RlePixelsParams& p, float* boxes) {
+  for_instances(p.runs.size, kInstancesPerTask, [&](int64_t n) {
+    RunsBox box = no_runs(p.height, p.width);
+    visit_runs(p.runs.row(n), p.runs.length(n), [&](int64_t begin, int64_t end) { box.add(begin, end, p.height); });
+    box.write(boxes + 4 * n);
+  });
+}
+
+// Calls body(params), whose sums the kernels fill.
+template <class Body>
+void with_runs(const char* op, const Tensor& counts_in, const Tensor& offsets_in, ImageSize size, Body&& body) {
   const Tensor counts = torch::stable::contiguous(counts_in), offsets = torch::stable::contiguous(offsets_in);
   const auto runs = checked_runs(op, counts, offsets, size);
-  if (counts.is_cuda()) no_cuda_kernel(op);
-  const Tensor masks_out = torch::stable::new_empty(counts, {runs.size, height, width}, ScalarType::Bool);
-  auto* masks = masks_out.mutable_data_ptr<bool>();
-  parallel_for(0, runs.size, 1, [&](int64_t first, int64_t last) {
-    for (int64_t n = first; n < last; ++n) {
-      bool* mask = masks + n * height * width;
-      std::fill_n(mask, height * width, false);
-      visit_runs(runs.row(n), runs.length(n), [&](int64_t begin, int64_t end) {
-        int64_t column = begin / height, row = begin % height;
-        for (int64_t pixel = begin; pixel < end; ++pixel) {
-          mask[row * width + column] = true;
-          if (++row == height) ++column, row = 0;
-        }
-      });
-    }
+  const bool sums = by_kernels(counts);
+  const Tensor ends = torch::stable::new_empty(counts, {sums ? runs.total + 1 : 0}, ScalarType::Long);
+  const Tensor scratch = torch::stable::new_empty(counts, {sums ? kScanScratch : 0}, ScalarType::Long);
+  body(counts, RlePixelsParams{
+                   .runs = runs,
+                   .height = size.height,
+                   .width = size.width,
+                   .ends = ends.mutable_data_ptr<int64_t>(),
+                   .scratch = scratch.mutable_data_ptr<int64_t>(),
+               });
+}
+
+Tensor rle_to_masks(const Tensor& counts, const Tensor& offsets, int64_t height, int64_t width) {
+  constexpr auto op = "rle_to_masks";
+  std::optional<Tensor> masks;
+  with_runs(op, counts, offsets, checked_size(op, height, width), [&](const Tensor& like, const RlePixelsParams& p) {
+    masks = torch::stable::new_empty(like, {p.runs.size, height, width}, ScalarType::Bool);
+    auto* const pixels = mutable_data_of<uint8_t>(*masks);
+    if (height * width == 0) return;
+    run_on(
+        op, like, [&] { draw_runs(p, pixels); }, [&](auto stream) { return launch_masks_of_runs(p, pixels, stream); });
   });
-  return masks_out;
+  return *masks;
 }
 
 Tensor rle_areas(const Tensor& counts_in, const Tensor& offsets_in) {
+  constexpr auto op = "rle_areas";
   const Tensor counts = torch::stable::contiguous(counts_in), offsets = torch::stable::contiguous(offsets_in);
-  const auto runs = checked_runs("rle_areas", counts, offsets);
-  if (counts.is_cuda()) no_cuda_kernel("rle_areas");
+  const auto runs = checked_runs(op, counts, offsets);
   const Tensor areas_out = torch::stable::new_empty(counts, {runs.size}, ScalarType::Long);
-  auto* areas = areas_out.mutable_data_ptr<int64_t>();
-  parallel_for(0, runs.size, kInstancesPerTask, [&](int64_t first, int64_t last) {
-    for (int64_t n = first; n < last; ++n) {
-      areas[n] = 0;
-      visit_runs(runs.row(n), runs.length(n), [&](int64_t begin, int64_t end) { areas[n] += end - begin; });
-    }
-  });
+  auto* const areas = areas_out.mutable_data_ptr<int64_t>();
+  run_on(
+      op, counts,
+      [&] {
+        for_instances(runs.size, kInstancesPerTask, [&](int64_t n) {
+          areas[n] = 0;
+          visit_runs(runs.row(n), runs.length(n), [&](int64_t begin, int64_t end) { areas[n] += end - begin; });
+        });
+      },
+      [&](auto stream) { return launch_areas(runs, areas, stream); });
   return areas_out;
 }
 
-Tensor rle_boxes(const Tensor& counts_in, const Tensor& offsets_in, int64_t height, int64_t width) {
+Tensor rle_boxes(const Tensor& counts, const Tensor& offsets, int64_t height, int64_t width) {
   constexpr auto op = "rle_boxes";
-  const ImageSize size = checked_size(op, height, width);
-  const Tensor counts = torch::stable::contiguous(counts_in), offsets = torch::stable::contiguous(offsets_in);
-  const auto runs = checked_runs(op, counts, offsets, size);
-  if (counts.is_cuda()) no_cuda_kernel(op);
-  const Tensor boxes_out = torch::stable::new_empty(counts, {runs.size, 4}, ScalarType::Float);
-  auto* boxes = boxes_out.mutable_data_ptr<float>();
-  parallel_for(0, runs.size, kInstancesPerTask, [&](int64_t first, int64_t last) {
-    for (int64_t n = first; n < last; ++n) {
-      int64_t left = width, top = height, right = 0, bottom = 0;
-      visit_runs(runs.row(n), runs.length(n), [&](int64_t begin, int64_t end) {
-        const int64_t begin_column = begin / height, end_column = (end - 1) / height;
-        const bool one_column = begin_column == end_column;
-        left = std::min(left, begin_column);
-        right = std::max(right, end_column + 1);
-        top = std::min(top, one_column ? begin % height : 0);
-        bottom = std::max(bottom, one_column ? (end - 1) % height + 1 : height);
-      });
-      if (right == 0) left = top = 0;
-      const int64_t box[4] = {left, top, right, bottom};
-      std::copy(box, box + 4, boxes + 4 * n);
-    }
+  std::optional<Tensor> boxes;
+  with_runs(op, counts, offsets, checked_size(op, height, width), [&](const Tensor& like, const RlePixelsParams& p) {
+    boxes = torch::stable::new_empty(like, {p.runs.size, 4}, ScalarType::Float);
+    auto* const sides = boxes->mutable_data_ptr<float>();
+    run_on(op, like, [&] { find_boxes(p, sides); }, [&](auto stream) { return launch_boxes(p, sides, stream); });
   });
-  return boxes_out;
+  return *boxes;
 }
 
 std::tuple<Tensor, Tensor> rle_to_strings(const Tensor& counts_in, const Tensor& offsets_in) {
+  constexpr auto op = "rle_to_strings";
   const Tensor counts = torch::stable::contiguous(counts_in), offsets = torch::stable::contiguous(offsets_in);
-  const auto runs = checked_runs("rle_to_strings", counts, offsets);
-  if (counts.is_cuda()) no_cuda_kernel("rle_to_strings");
+  const auto runs = checked_runs(op, counts, offsets);
+  if (by_kernels(counts))
+    return build_ragged_by_kernels(
+        op, runs.size, counts, ScalarType::Byte, {},
+        [&](auto* lengths, auto stream) { return launch_count_chars(runs, lengths, stream); },
+        [&](const Tensor& strings, const auto* begins, auto stream) {
+          return launch_emit_chars(runs, begins, strings.mutable_data_ptr<uint8_t>(), stream);
+        });
   return build_ragged<uint8_t>(runs.size, counts, ScalarType::Byte, [&] {
     return [&](int64_t n, std::vector<uint8_t>& string) {
-      encode_counts(runs.row(n), runs.length(n), [&](uint8_t character) { string.push_back(character); });
+      for (int64_t k = 0; k < runs.length(n); ++k)
+        encode_count(runs.row(n), k, [&](uint8_t character) { string.push_back(character); });
     };
   });
+}
+
+[[noreturn]] void refuse_string(const char* op, int64_t n, ImageSize size) {
+  fail(op, ": expected counts of instance ", n, " to be a COCO RLE string whose counts sum to ", size.height, " * ",
+       size.width);
+}
+
+std::tuple<Tensor, Tensor> decode_by_kernels(const char* op, const Ragged<uint8_t>& strings, const Tensor& text,
+                                             ImageSize size) {
+  const Tensor decoded = torch::stable::new_empty(text, {strings.total}, ScalarType::Int);
+  const StringsParams params{strings, size.height * size.width, decoded.mutable_data_ptr<int32_t>()};
+  auto runs = build_ragged_by_kernels(
+      op, strings.size, text, ScalarType::Int, {},
+      [&](auto* lengths, auto stream) { return launch_decode(params, lengths, stream); },
+      [&](const Tensor& counts, const auto* begins, auto stream) {
+        return launch_emit_counts(params, begins, counts.mutable_data_ptr<int32_t>(), stream);
+      });
+  if (const auto values = values_to_check(std::get<1>(runs))) {  // what is malformed has become empty
+    const int64_t* const begins = values->const_data_ptr<int64_t>();
+    for (int64_t n = 0; n < strings.size; ++n)
+      if (begins[n] == begins[n + 1]) refuse_string(op, n, size);
+  }
+  return runs;
 }
 
 std::tuple<Tensor, Tensor> rle_from_strings(const Tensor& strings_in, const Tensor& offsets_in, int64_t height,
@@ -114,21 +186,20 @@ std::tuple<Tensor, Tensor> rle_from_strings(const Tensor& strings_in, const Tens
   const ImageSize size = checked_size(op, height, width);
   const Tensor text = torch::stable::contiguous(strings_in), offsets = torch::stable::contiguous(offsets_in);
   const auto strings = ragged<uint8_t>(op, "strings", text, offsets);
-  if (text.is_cuda()) no_cuda_kernel(op);
+  if (by_kernels(text)) return decode_by_kernels(op, strings, text, size);
   std::vector<uint8_t> bad(strings.size);
   auto runs = build_ragged<int32_t>(strings.size, text, ScalarType::Int, [&] {
     return [&](int64_t n, std::vector<int32_t>& counts) {
       const size_t before = counts.size();
       counts.resize(before + strings.length(n));
-      const int64_t area = size.height * size.width;
-      const int64_t num_counts = decode_counts(strings.row(n), strings.length(n), area, counts.data() + before);
-      bad[n] = num_counts < 0 || !fits(counts.data() + before, num_counts, area);
-      counts.resize(bad[n] ? before : before + num_counts);
+      const int64_t num_counts =
+          decode_string(strings.row(n), strings.length(n), size.height * size.width, counts.data() + before);
+      bad[n] = num_counts == 0;
+      counts.resize(before + num_counts);
     };
   });
   const auto first_bad = std::find(bad.begin(), bad.end(), 1);
-  check(first_bad == bad.end(), op, ": expected counts of instance ", first_bad - bad.begin(),
-        " to be a COCO RLE string whose counts sum to ", height, " * ", width);
+  if (first_bad != bad.end()) refuse_string(op, first_bad - bad.begin(), size);
   return runs;
 }
 
