@@ -373,6 +373,7 @@ def assert_same(function, **kwargs):
 
 # Widths with 16-byte rows and without, several strips, more rows than fit into shared memory at once; the RLE of the
 # last but one has more columns than one launch sums up.
+@pytest.mark.smoke
 @needs_kernels
 @pytest.mark.parametrize("size", [(40, 64), (33, 48), (45, 100), (700, 220), (1400, 70)])
 def test_kernels_on_random_shapes(size):

@@ -126,6 +126,7 @@ def test_any_string_is_read_or_refused(counts):
     assert torch.equal(rle.to_masks().sum((1, 2)), rle.areas())
 
 
+@pytest.mark.smoke
 @pytest.mark.skipif(not KERNELS, reason="neither a GPU nor the emulator")
 @pytest.mark.parametrize("size", [(40, 64), (33, 48), (45, 100), (70, 900)])
 def test_kernels_agree_with_cpu(size):
