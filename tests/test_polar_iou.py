@@ -217,16 +217,17 @@ def test_shapes_that_do_not_exist_have_no_gradient(value, power, device):
 
 
 @pytest.mark.parametrize("avg_factor", [0.0, -2.0, torch.tensor(0.0)])
-def test_a_divisor_of_zero_gives_zero_gradients(avg_factor):
-    pred = lengths(4, torch.float32, "cpu").requires_grad_()
-    loss = polar_iou_loss(pred, lengths(4, torch.float32, "cpu"), avg_factor=avg_factor)
+def test_a_divisor_of_zero_gives_zero_gradients(avg_factor, device):
+    pred = lengths(4, torch.float32, device).requires_grad_()
+    factor = avg_factor.to(device) if isinstance(avg_factor, torch.Tensor) else avg_factor
+    loss = polar_iou_loss(pred, lengths(4, torch.float32, device), avg_factor=factor)
     loss.backward()
     assert loss == 0
     assert (pred.grad == 0).all()
 
 
-def test_precision_near_one():
-    target = torch.full((1, 36), 100.0)
+def test_precision_near_one(device):
+    target = torch.full((1, 36), 100.0, device=device)
     pred = target.clone()
     pred[0, 0] += 2**-17  # the next float32: 1 − IoU is 2e-9, far below float32's 6e-8
     assert polar_iou_loss(pred, target).item() == pytest.approx(2**-17 / 3600, rel=1e-6)
