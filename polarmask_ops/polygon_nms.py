@@ -153,8 +153,8 @@ def polygon_nms(
     metric : {"iou", "iomin"}
         What the overlap is measured against: the union, or the smaller area.
     max_output : int, optional
-        The result then has this length, padded with -1: one shape for ``torch.compile`` and ``torch.vmap``, and no
-        work is spent below the last one kept.
+        The result then has this length, padded with -1: one shape for ``torch.compile`` and ``torch.vmap``, no work
+        below the last one kept, and no waiting for a GPU; without it the call waits for one, once, to learn the length.
 
     Returns
     -------
@@ -172,8 +172,9 @@ def polygon_nms(
 
     Notes
     -----
-    Overlaps are exact for simple polygons, up to snapping the vertices to 2⁻²⁴ of the extent of the pair. Time grows
-    with the number of pairs whose boxes overlap, memory with N.
+    Overlaps are exact for simple polygons, up to snapping the vertices to 2⁻²⁴ of the extent of the pair. Polygons
+    wider or taller than 1e150 count as not finite. Memory grows with N; on the CPU, time grows with the number of pairs
+    whose boxes overlap, while a GPU looks at the boxes of all pairs of a kept and a later polygon.
 
     Examples
     --------

@@ -7,7 +7,7 @@ import shapely
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from op_tester import GEOMETRY, Bad, OpTester
+from op_tester import EMULATED, GEOMETRY, KERNELS, Bad, OpTester, by_cpu_and_kernels
 from reference import polygon_nms as reference
 from shapes import decode, random_stars
 
@@ -187,7 +187,7 @@ def test_center_on_an_edge_or_vertex(offset):
     torch.testing.assert_close(polygon_iou(*polygons), want, rtol=0, atol=SNAPPED)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=40 if EMULATED else 150, deadline=None)
 @given(st.data())
 def test_order_free_sum_on_a_small_lattice(data):
     """Everything that can coincide does: vertices on edges and vertices, edges on edges, repeated vertices."""
@@ -245,7 +245,7 @@ NUMBERS = st.one_of(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=40 if EMULATED else 300, deadline=None)
 @given(st.data())
 def test_hostile_values(data):
     """Self-crossing, repeated, huge, denormal or not numbers at all: an IoU is finite and in [0, 1]."""
@@ -261,6 +261,52 @@ def test_hostile_values(data):
             results.append(rays_iou(stars_a[:, :2], stars_a[:, 2:5], stars_b[:, :2], stars_b[:, 2:], metric=metric))
         for iou in results:
             assert ((iou >= 0) & (iou <= 1)).all()
+
+
+@pytest.mark.smoke
+@pytest.mark.skipif(not KERNELS, reason="neither a GPU nor the emulator")
+class TestKernels:
+    """The same bits as the CPU loops: more tiles than one, rings inside and outside shared memory, anything."""
+
+    @staticmethod
+    def check(function, **kwargs):
+        by_cpu, by_kernels = by_cpu_and_kernels(function, kwargs)
+        torch.testing.assert_close(by_kernels, by_cpu, rtol=0, atol=0)
+
+    @pytest.mark.parametrize("dtype", GEOMETRY)
+    @pytest.mark.parametrize(("num_a", "num_b"), [(9, 9), (36, 5), (3, 130)])
+    def test_random(self, dtype, num_a, num_b):
+        (centers_a, rays_a), (centers_b, rays_b) = stars(11, 70, num_a, 90, dtype), stars(12, 130, num_b, 90, dtype)
+        given = {"centers_a": centers_a, "rays_a": rays_a, "centers_b": centers_b, "rays_b": rays_b}
+        self.check(rays_iou, **given)
+        a, b = decode(centers_a, rays_a).to(dtype), decode(centers_b, rays_b).to(dtype)
+        self.check(polygon_iou, a=a, b=b, metric="iomin")
+        self.check(polygon_areas, polygons=b)
+
+    def test_row_by_row(self):
+        (centers_a, rays_a), (centers_b, rays_b) = stars(13, 600, 7, 30), stars(14, 600, 5, 30)
+        given = {"centers_a": centers_a, "rays_a": rays_a, "centers_b": centers_b, "rays_b": rays_b}
+        self.check(rays_iou, **given, paired=True)
+        self.check(polygon_iou, a=decode(centers_a, rays_a), b=decode(centers_b, rays_b), paired=True)
+
+    @pytest.mark.parametrize("dtype", GEOMETRY)
+    def test_hostile(self, dtype):
+        """Self-crossing and repeated vertices are frequent among so few numbers."""
+        numbers = torch.tensor(
+            [0.0, 1.0, 2.0, 3.0, -1.0, 0.5, 1e-30, 1e30, -1e30, 1e38, 5e-324, 1e-160, math.nan, math.inf],
+            dtype=torch.float64,
+        ).to(dtype)
+        weights = torch.tensor([8.0] * 6 + [1.0] * 8)
+        generator = torch.Generator().manual_seed(15)
+        for length in (4, 9):
+            shape = (2, 80, length, 2)
+            table = numbers[torch.multinomial(weights, math.prod(shape), True, generator=generator)].view(shape)
+            table[1, :20] = table[0, :20]
+            self.check(polygon_iou, a=table[0], b=table[1])
+            self.check(polygon_areas, polygons=table[0])
+            a, b = table.flatten(2)
+            given = {"centers_a": a[:, :2], "rays_a": a[:, 2:], "centers_b": b[:, :2], "rays_b": b[:, 2:]}
+            self.check(rays_iou, **given)
 
 
 def test_huge_coordinates():

@@ -8,7 +8,7 @@ import shapely
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from op_tester import GEOMETRY, Bad, OpTester
+from op_tester import EMULATED, GEOMETRY, KERNELS, Bad, OpTester, by_cpu_and_kernels
 from reference import polygon_nms as reference
 from shapes import decode, random_stars
 from torchvision.ops import batched_nms, nms
@@ -266,7 +266,7 @@ def test_what_is_not_finite_is_never_kept_and_suppresses_nothing():
 NUMBERS = st.sampled_from([0.0, -1.0, 1.0, 2.0, 3.0, 1e-30, 1e30, -1e30, math.nan, math.inf, -math.inf, 0.5])
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=30 if EMULATED else 100, deadline=None)
 @given(st.data())
 def test_hostile_values(data):
     count, length = data.draw(st.integers(0, 6)), data.draw(st.integers(3, 6))
@@ -281,6 +281,65 @@ def test_hostile_values(data):
         assert len(set(keep.tolist())) == len(keep)
         assert not kept.isnan().any()
         assert (kept[:-1] >= kept[1:]).all()
+
+
+@pytest.mark.smoke
+@pytest.mark.skipif(not KERNELS, reason="neither a GPU nor the emulator")
+class TestKernels:
+    """Keep lists equal those of the CPU loops: more ranks than one step resolves, more tiles than one, anything."""
+
+    @staticmethod
+    def check(function, **kwargs):
+        by_cpu, by_kernels = by_cpu_and_kernels(function, kwargs)
+        assert by_kernels.tolist() == by_cpu.tolist()
+        return by_cpu
+
+    def test_several_steps(self, generator):
+        count = 1100
+        centers, rays = random_stars(generator, count, 5, 400)
+        scores = torch.randint(900, (count,), generator=generator) / 900
+        idxs = torch.randint(2, (count,), generator=generator)
+        given = {"scores": scores, "iou_threshold": 0.3}
+        kept = self.check(rays_nms, centers=centers, rays=rays, **given)
+        assert 200 < len(kept) < 1000
+        self.check(rays_nms, centers=centers, rays=rays, **given, max_output=len(kept) - 1)
+        polygons = decode(centers, rays).float()
+        self.check(batched_polygon_nms, polygons=polygons, idxs=idxs, **given, metric="iomin", max_output=count + 9)
+
+    @pytest.mark.parametrize("num_vertices", [3, 64, 65])
+    def test_many_vertices(self, generator, num_vertices):
+        """Rings of up to 64 vertices lie in shared memory."""
+        centers, rays = random_stars(generator, 40, num_vertices, 60)
+        scores = torch.rand(40, generator=generator)
+        self.check(polygon_nms, polygons=decode(centers, rays), scores=scores, iou_threshold=0.3)
+        self.check(rays_nms, centers=centers, rays=rays, scores=scores, iou_threshold=0.3)
+
+    def test_all_in_one_place(self, generator):
+        """Every pair of every tile is open; equal shapes, equal scores."""
+        centers, rays = torch.zeros(150, 2), torch.ones(150, 4)
+        rays[::3] *= 1 + torch.rand(50, 1, generator=generator)
+        for threshold in (0.5, 1.0):
+            self.check(rays_nms, centers=centers, rays=rays, scores=torch.ones(150), iou_threshold=threshold)
+        polygons = decode(centers, rays)
+        self.check(polygon_nms, polygons=polygons, scores=torch.ones(150), iou_threshold=0.5)
+
+    @pytest.mark.parametrize("dtype", GEOMETRY)
+    def test_hostile(self, generator, dtype):
+        numbers = torch.tensor(
+            [0.0, -1.0, 1.0, 2.0, 3.0, 0.5, 1e-30, 1e30, -1e30, 1e38, 1e-160, math.nan, math.inf, -math.inf],
+            dtype=torch.float64,
+        ).to(dtype)
+        weights = torch.tensor([8.0] * 6 + [1.0] * 8)
+        for length in (3, 6):
+            shape = (200, 2 + length)
+            table = numbers[torch.multinomial(weights, math.prod(shape), True, generator=generator)].view(shape)
+            scores = numbers[torch.randint(len(numbers), (200,), generator=generator)]
+            table[100:140] = table[:40]  # duplicates
+            given = {"scores": scores, "iou_threshold": 0.25}
+            self.check(rays_nms, centers=table[:, :2], rays=table[:, 2:], **given)
+            polygons = table[:, : (2 + length) // 2 * 2].unflatten(1, (-1, 2))
+            self.check(polygon_nms, polygons=polygons, **given)
+            self.check(polygon_nms, polygons=polygons, **given, metric="iomin", max_output=20)
 
 
 def test_vmap_needs_max_output(generator):

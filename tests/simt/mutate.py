@@ -9,6 +9,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 from simt_build import ROOT, build
 
@@ -46,10 +47,18 @@ def mutants(text: str) -> Iterator[tuple[str, str]]:
             yield f"line {line}: {found.group()}", changed[:end] + PLAIN + changed[end:]
 
 
-def test(stem: str, folder: str) -> str | None:
-    """How the tests of a stem failed, None where they passed."""
+def source(kernels: Path) -> str:
+    """The text of a .cu file, with the .cuh files beside it in their places: their barriers are its own."""
+    text = kernels.read_text()
+    for header in kernels.parent.glob("*.cuh"):
+        text = text.replace(f'#include "{header.name}"\n', header.read_text().replace("#pragma once\n", ""))
+    return text
+
+
+def test(tests: str, folder: str) -> str | None:
+    """How the tests failed, None where they passed."""
     command = [sys.executable, "-m", "pytest", "-x", "-q", "-m", "not slow", "-p", "no:cacheprovider"]
-    command += ["-k", "not compile and not export and not opcheck", f"tests/test_{stem}.py"]
+    command += ["-k", "not compile and not export and not opcheck", tests]
     environment = {**os.environ, "POLARMASK_BACKEND": "simt", "PYTHONPATH": str(FOLDER / folder)}
     try:
         done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=600)
@@ -69,14 +78,15 @@ def main(stems: list[str]) -> None:
         stem = original.parent.name
         if stems and stem not in stems:
             continue
-        if failed := test(stem, "race"):
+        tests = f"tests/test_{original.stem.removesuffix('_kernels')}.py"
+        if failed := test(tests, "race"):
             sys.exit(f"{stem}: the tests fail without any change: {failed}")
-        for what, text in mutants(original.read_text()):
+        for what, text in mutants(source(original)):
             changed = FOLDER / "mutant" / original.name
             changed.parent.mkdir(exist_ok=True)
             changed.write_text(text)
             build(FOLDER, "mutant/_C_simt.so", mutant=(original, changed))
-            noticed = test(stem, "mutant")
+            noticed = test(tests, "mutant")
             survivors += noticed is None
             print(f"{original.name}, {what}: {noticed or 'NOT NOTICED'}", flush=True)
     sys.exit(f"{survivors} mutants were not noticed" if survivors else 0)

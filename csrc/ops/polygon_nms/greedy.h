@@ -3,17 +3,13 @@
 
 #include <atomic>
 
+#include "../../common/isa.h"
 #include "../../common/torch.h"
-#include "geometry.h"
 #include "neighbours.h"
+#include "nms.h"
+#include "queries.h"
 
 namespace polarmask {
-
-struct NmsRule {
-  Metric metric;
-  double threshold;
-  int64_t max_output;  // stop when so many are kept
-};
 
 // Shapes are resolved in blocks: their pairs among themselves, then what the kept ones suppress further on, both in
 // parallel. Larger blocks compute pairs in vain, with shapes that fall within the block; smaller ones leave threads
@@ -22,29 +18,30 @@ constexpr int64_t kBlock = 128;
 constexpr int64_t kShapesPerTask = 8;  // some 100 µs of intersections where shapes are dense
 constexpr int64_t kSummariesPerTask = 1024;
 
-// Indices of the shapes kept, the best first. order: [N] indices by falling score; classes: [N] by index, or null.
+// Indices of the shapes kept, the best first.
 template <class Geometry>
-std::vector<int64_t> greedy_nms(const Geometry& geometry, const int64_t* order, int64_t count, const int64_t* classes,
-                                const NmsRule& rule) {
+std::vector<int64_t> greedy_nms(const Geometry& geometry, const Candidates& in, const NmsRule& rule) {
+  const int64_t count = in.count, *order = in.order;
   std::vector<Shape> shapes(count);  // by rank, as everything below
   parallel_for(0, count, kSummariesPerTask, [&](int64_t begin, int64_t end) {
-    for (int64_t rank = begin; rank < end; ++rank) shapes[rank] = geometry.shape(order[rank]);
+    with_isa([&] {
+      for (int64_t rank = begin; rank < end; ++rank) shapes[rank] = candidate_shape(geometry, in, rank);
+    });
   });
-  std::vector<int64_t> ranked_classes(classes ? count : 0);
-  for (int64_t rank = 0; rank < std::ssize(ranked_classes); ++rank) ranked_classes[rank] = classes[order[rank]];
-  const Neighbours neighbours(shapes, classes ? ranked_classes.data() : nullptr);
+  std::vector<int64_t> ranked_classes(in.classes ? count : 0);
+  for (int64_t rank = 0; rank < std::ssize(ranked_classes); ++rank) ranked_classes[rank] = in.classes[order[rank]];
+  const Neighbours neighbours(shapes, in.classes ? ranked_classes.data() : nullptr);
 
   std::vector<uint8_t> dead(count);
   for (int64_t rank = 0; rank < count; ++rank) dead[rank] = !shapes[rank].finite;
   const auto is_dead = [&](int64_t rank) { return std::atomic_ref(dead[rank]).load(std::memory_order_relaxed) != 0; };
   const auto kill = [&](int64_t rank) { std::atomic_ref(dead[rank]).store(1, std::memory_order_relaxed); };
-  // Calls visit(other) for every living shape up to `last` that `rank` suppresses.
-  const auto each_suppressed = [&](typename Geometry::Query& query, int64_t rank, int64_t first, int64_t last,
+  // Calls visit(other) for every living shape from `first` to `last` that `rank` suppresses.
+  const auto each_suppressed = [&](Query<Geometry>& query, int64_t rank, int64_t first, int64_t last,
                                    const auto& visit) {
     query.start(order[rank], shapes[rank]);
-    neighbours.each(rank, last, [&](int64_t other) {
-      if (other < first || is_dead(other) || !may_exceed(shapes[rank], shapes[other], rule.metric, rule.threshold))
-        return;
+    neighbours.each(rank, first, last, [&](int64_t other) {
+      if (is_dead(other) || !may_exceed(shapes[rank], shapes[other], rule.metric, rule.threshold)) return;
       if (exceeds(query(order[other], shapes[other]), rule.metric, rule.threshold)) visit(other);
     });
   };
@@ -56,11 +53,13 @@ std::vector<int64_t> greedy_nms(const Geometry& geometry, const int64_t* order, 
     for (block.clear(); next < count && std::ssize(block) < kBlock; ++next)
       if (!dead[next]) block.push_back(next);
     parallel_for(0, std::ssize(block), kShapesPerTask, [&](int64_t begin, int64_t end) {
-      typename Geometry::Query query(geometry, geometry);
-      for (int64_t n = begin; n < end; ++n) {
-        within[n].clear();
-        each_suppressed(query, block[n], block[n], next - 1, [&](int64_t other) { within[n].push_back(other); });
-      }
+      Query<Geometry> query(geometry, geometry);
+      with_isa([&] {
+        for (int64_t n = begin; n < end; ++n) {
+          within[n].clear();
+          each_suppressed(query, block[n], block[n] + 1, next - 1, [&](int64_t other) { within[n].push_back(other); });
+        }
+      });
     });
     const int64_t first_kept = std::ssize(kept);
     for (int64_t n = 0; n < std::ssize(block); ++n) {
@@ -69,8 +68,10 @@ std::vector<int64_t> greedy_nms(const Geometry& geometry, const int64_t* order, 
       for (const int64_t other : within[n]) kill(other);
     }
     parallel_for(first_kept, std::ssize(kept), kShapesPerTask, [&](int64_t begin, int64_t end) {
-      typename Geometry::Query query(geometry, geometry);
-      for (int64_t n = begin; n < end; ++n) each_suppressed(query, kept[n], next, count - 1, kill);
+      Query<Geometry> query(geometry, geometry);
+      with_isa([&] {
+        for (int64_t n = begin; n < end; ++n) each_suppressed(query, kept[n], next, count - 1, kill);
+      });
     });
   }
   if (std::ssize(kept) > rule.max_output) kept.resize(rule.max_output);

@@ -11,52 +11,69 @@
 #include <tuple>
 #include <vector>
 
-#include "shapes.h"
+#include "boxes.h"
+#include "order_free.h"
 
 namespace polarmask {
 
 class Neighbours {
  public:
-  // shapes: by rank, the best first. classes: by rank, or null for one class. Empty shapes have no neighbours.
+  // shapes: by rank, the best first, fewer than 2^31. classes: by rank, or null for one class. Empty shapes have no
+  // neighbours.
   Neighbours(const std::vector<Shape>& shapes, const int64_t* classes) : shapes_(shapes), classes_(classes) {
+    std::vector<Entry> entries;
+    entries.reserve(shapes.size());
     for (int64_t rank = 0; rank < std::ssize(shapes); ++rank) {
       const Bounds& box = shapes[rank].box;
       if (!(shapes[rank].area > 0)) continue;
-      int exponent;
-      std::frexp(std::max(box.x1 - box.x0, box.y1 - box.y0), &exponent);  // the extent is below 2^exponent
-      entries_.push_back({class_of(rank), exponent, strip_of(box.y0, exponent), box, rank});
+      const int exponent = exponent_of(std::max(box.x1 - box.x0, box.y1 - box.y0));  // the extent is below 2^exponent
+      entries.push_back({class_of(rank), exponent, strip_of(box.y0, exponent), box.x0, static_cast<int32_t>(rank)});
     }
-    const auto key = [](const Entry& entry) { return std::tie(entry.group, entry.exponent, entry.strip); };
-    std::sort(entries_.begin(), entries_.end(), [&](const Entry& a, const Entry& b) {
-      return std::tuple_cat(key(a), std::tie(a.box.x0, a.rank)) < std::tuple_cat(key(b), std::tie(b.box.x0, b.rank));
-    });
-    for (auto begin = entries_.cbegin(), end = begin; begin != entries_.cend(); begin = end) {
-      end = std::find_if(begin, entries_.cend(), [&](const Entry& entry) { return key(entry) != key(*begin); });
-      if (groups_.empty() || groups_.back().value != begin->group || groups_.back().exponent != begin->exponent)
-        groups_.push_back({begin->group, begin->exponent, std::ssize(strips_), std::ssize(strips_)});
-      strips_.push_back({begin->strip, begin, end});
-      ++groups_.back().end;
+    std::sort(entries.begin(), entries.end());
+    boxes_.resize(std::ssize(entries));
+    ranks_.resize(entries.size() + BoxColumns::kLanes);
+    for (int64_t n = 0; n < std::ssize(entries); ++n) {
+      const Entry& entry = entries[n];
+      boxes_.set(n, outer_box(shapes[entry.rank].box));
+      ranks_[n] = entry.rank;
+      const bool same_group = n > 0 && entry.group == entries[n - 1].group && entry.exponent == entries[n - 1].exponent;
+      if (!same_group) groups_.push_back({entry.group, entry.exponent, std::ssize(strips_), std::ssize(strips_)});
+      if (!same_group || entry.strip != entries[n - 1].strip) {
+        strips_.push_back({entry.strip, n, n});
+        ++groups_.back().end;
+      }
+      ++strips_.back().end;
     }
   }
 
-  // Calls visit(other) for every shape of the same class and a lower rank (a higher number) up to `last` whose box
-  // overlaps that of `rank`.
+  // Calls visit(other) for every shape of the same class and a rank from `first` to `last` whose box overlaps that of
+  // `rank`.
   template <class Visit>
-  void each(int64_t rank, int64_t last, const Visit& visit) const {
+  void each(int64_t rank, int64_t first, int64_t last, const Visit& visit) const {
     const Bounds& box = shapes_[rank].box;
     if (!(shapes_[rank].area > 0)) return;
+    const OuterBox outer = outer_box(box);
     const int64_t own = class_of(rank);
     auto group = std::partition_point(groups_.begin(), groups_.end(), [&](const Group& g) { return g.value < own; });
     for (; group != groups_.end() && group->value == own; ++group) {
-      const double side = std::ldexp(1.0, group->exponent), left = box.x0 - side;
-      const double first_y = strip_of(box.y0 - side, group->exponent), last_y = strip_of(box.y1, group->exponent);
-      const auto strips_end = strips_.begin() + group->end;
-      auto strip = std::partition_point(strips_.begin() + group->begin, strips_end,
-                                        [&](const Strip& s) { return s.y < first_y; });
-      for (; strip != strips_end && strip->y <= last_y; ++strip) {
-        auto entry = std::partition_point(strip->begin, strip->end, [&](const Entry& e) { return e.box.x0 < left; });
-        for (; entry != strip->end && entry->box.x0 < box.x1; ++entry)
-          if (entry->rank > rank && entry->rank <= last && boxes_overlap(entry->box, box)) visit(entry->rank);
+      const double side = power_of_two(group->exponent);
+      const float left = round_down(box.x0 - side);
+      const double last_y = strip_of(box.y1, group->exponent);
+      for (int64_t s = first_strip(*group, strip_of(box.y0 - side, group->exponent));
+           s < group->end && strips_[s].y <= last_y; ++s) {
+        const int64_t end = strips_[s].end;
+        const float* const x0 = boxes_.x0();
+        int64_t n = std::lower_bound(x0 + strips_[s].begin, x0 + end, left) - x0;
+        for (; n < end && x0[n] <= outer.x1; n += BoxColumns::kLanes) {
+          BoxColumns::Mask mask, ranks;
+          boxes_.touching(n, outer, mask);
+          std::memcpy(&ranks, &ranks_[n], sizeof ranks);
+          mask &= (ranks >= static_cast<int32_t>(first)) & (ranks <= static_cast<int32_t>(last));
+          BoxColumns::each_lane(mask, end - n, [&](int lane) {
+            const int64_t other = ranks_[n + lane];
+            if (boxes_overlap(shapes_[other].box, box)) visit(other);
+          });
+        }
       }
     }
   }
@@ -65,13 +82,15 @@ class Neighbours {
   struct Entry {
     int64_t group;  // class
     int exponent;
-    double strip;
-    Bounds box;
-    int64_t rank;
+    double strip, x0;
+    int32_t rank;
+
+    auto key() const { return std::tie(group, exponent, strip, x0, rank); }
+    bool operator<(const Entry& other) const { return key() < other.key(); }
   };
   struct Strip {
-    double y;  // in its height
-    std::vector<Entry>::const_iterator begin, end;
+    double y;            // in its height
+    int64_t begin, end;  // boxes
   };
   struct Group {
     int64_t value;       // class
@@ -81,11 +100,24 @@ class Neighbours {
 
   int64_t class_of(int64_t rank) const { return classes_ ? classes_[rank] : 0; }
 
-  static double strip_of(double y, int exponent) { return std::floor(std::ldexp(y, -exponent)); }
+  static double strip_of(double y, int exponent) { return std::floor(y * power_of_two(-exponent)); }
+
+  // The first strip of a group at or above y. Where strips have no gaps, it is the one at its place.
+  int64_t first_strip(const Group& group, double y) const {
+    const double place = y - strips_[group.begin].y;
+    if (place <= 0) return group.begin;
+    if (place < static_cast<double>(group.end - group.begin)) {
+      const int64_t guess = group.begin + static_cast<int64_t>(place);
+      if (strips_[guess].y == y) return guess;
+    }
+    const auto begin = strips_.begin() + group.begin, end = strips_.begin() + group.end;
+    return std::partition_point(begin, end, [&](const Strip& strip) { return strip.y < y; }) - strips_.begin();
+  }
 
   const std::vector<Shape>& shapes_;
   const int64_t* classes_;
-  std::vector<Entry> entries_;
+  BoxColumns boxes_;
+  std::vector<int32_t> ranks_;  // of the boxes
   std::vector<Strip> strips_;
   std::vector<Group> groups_;
 };

@@ -2,15 +2,22 @@
 #include <array>
 
 #include "../../common/check.h"
+#include "../../common/device.h"
 #include "../../common/directions.h"
 #include "../../common/torch.h"
 #include "greedy.h"
 
 namespace polarmask {
+
+#ifdef POLARMASK_WITH_CUDA
+template <class Geometry>
+cudaError_t launch_nms(const NmsParams<Geometry>&, cudaStream_t);
+#endif
+
 namespace {
 
 struct Sorted {
-  Tensor scores;   // [N] falling, NaN first
+  Tensor scores;   // [N] falling
   Tensor indices;  // [N] where they were; equal scores in their first order
 };
 
@@ -23,41 +30,91 @@ Sorted stable_sort(const Tensor& scores) {
           torch::stable::contiguous(torch::stable::detail::to<Tensor>(stack[1]))};
 }
 
-int64_t count_nan(const Tensor& sorted_scores) {
-  return dispatch_float(sorted_scores.scalar_type(), [&]<class T>() -> int64_t {
-    const T* const scores = sorted_scores.const_data_ptr<T>();
-    return std::find_if(scores, scores + sorted_scores.numel(), [](T score) { return score == score; }) - scores;
-  });
+// How many are kept.
+template <class Geometry>
+int64_t nms_cpu(const NmsParams<Geometry>& p) {
+  const std::vector<int64_t> kept = greedy_nms(p.geometry, p.in, p.rule);
+  std::fill(std::copy(kept.begin(), kept.end(), p.kept), p.kept + p.rule.max_output, -1);
+  return std::ssize(kept);
 }
 
-// The keep list of `shapes`, the argument that scores and idxs belong to. Calls make_geometry.operator()<T>().
+// What the scratch memory points to.
+struct NmsMemory {
+  Tensor shapes, boxes, dead, conflicts, step_kept, num_step_kept, num_kept;
+
+  NmsMemory(const Tensor& like, int64_t count)
+      : shapes(torch::stable::new_empty(like, {count, int64_t{sizeof(Shape)}}, ScalarType::Byte)),
+        boxes(torch::stable::new_empty(like, {count, 4}, ScalarType::Float)),
+        dead(torch::stable::new_empty(like, {ceil_div(count, kTile)}, ScalarType::Long)),
+        conflicts(torch::stable::new_empty(like, {kStep, kStep / kTile}, ScalarType::Long)),
+        step_kept(torch::stable::new_empty(like, {kStep}, ScalarType::Long)),
+        num_step_kept(torch::stable::new_empty(like, {}, ScalarType::Long)),
+        num_kept(torch::stable::new_empty(like, {}, ScalarType::Long)) {}
+
+  NmsScratch pointers() const {
+    return {
+        .shapes = mutable_data_of<Shape>(shapes),
+        .boxes = mutable_data_of<OuterBox>(boxes),
+        .dead = mutable_data_of<Word>(dead),
+        .conflicts = mutable_data_of<Word>(conflicts),
+        .step_kept = mutable_data_of<int64_t>(step_kept),
+        .num_step_kept = mutable_data_of<int64_t>(num_step_kept),
+        .num_kept = mutable_data_of<int64_t>(num_kept),
+    };
+  }
+};
+
+// The keep list of `shapes`, the argument that scores and idxs belong to. geometry.operator()<T>() gives them as
+// Polygons<T> or Stars<T>.
 template <class MakeGeometry>
 Tensor nms(const char* op, const char* name, const Tensor& shapes, const Tensor& scores,
-           const std::optional<Tensor>& idxs, double threshold, bool iomin, std::optional<int64_t> max_output,
-           const MakeGeometry& keep_list) {
+           const std::optional<Tensor>& idxs_in, double threshold, bool iomin, std::optional<int64_t> max_output,
+           const MakeGeometry& geometry) {
   const int64_t count = shapes.size(0);
   check_dim(op, "scores", scores, 1, "(N,)");
   check_size(op, "scores", scores, 0, count, "(N,)");
+  check_geometry(op, "scores", scores);
   check_same_device(op, "scores", scores, name, shapes);
-  if (idxs) {
-    check_dim(op, "idxs", *idxs, 1, "(N,)");
-    check_size(op, "idxs", *idxs, 0, count, "(N,)");
-    check_same_device(op, "idxs", *idxs, name, shapes);
+  if (idxs_in) {
+    check_dim(op, "idxs", *idxs_in, 1, "(N,)");
+    check_size(op, "idxs", *idxs_in, 0, count, "(N,)");
+    check(idxs_in->scalar_type() == ScalarType::Long, op, ": expected idxs of dtype int64");
+    check_same_device(op, "idxs", *idxs_in, name, shapes);
   }
+  check(count <= INT32_MAX, op, ": expected fewer than 2**31 shapes, got ", count);
   check(threshold >= 0 && threshold <= 1, op, ": expected iou_threshold from 0 to 1, got ", threshold);
   check(!max_output || *max_output >= 0, op, ": expected max_output of at least 0, got ", max_output.value_or(0));
-  if (shapes.is_cuda()) no_cuda_kernel(op);
 
   const Sorted sorted = stable_sort(scores);
-  const int64_t nan = count_nan(sorted.scores);
-  const Tensor classes = idxs ? torch::stable::contiguous(*idxs) : sorted.indices;
-  const NmsRule rule{iomin ? Metric::kIomin : Metric::kIou, threshold, max_output.value_or(count)};
-  const std::vector<int64_t> kept = keep_list(sorted.indices.const_data_ptr<int64_t>() + nan, count - nan,
-                                              idxs ? classes.const_data_ptr<int64_t>() : nullptr, rule);
-  Tensor result = torch::stable::new_empty(shapes, {max_output.value_or(std::ssize(kept))}, ScalarType::Long);
-  int64_t* const out = result.mutable_data_ptr<int64_t>();
-  std::fill(std::copy(kept.begin(), kept.end(), out), out + result.numel(), -1);
-  return result;
+  const std::optional<Tensor> idxs = idxs_in ? std::optional(torch::stable::contiguous(*idxs_in)) : std::nullopt;
+  const int64_t length = max_output.value_or(count);
+  Tensor kept = torch::stable::new_empty(shapes, {length}, ScalarType::Long);
+  int64_t num_kept = 0;
+  const NmsMemory memory(shapes, by_kernels(shapes) ? count : 0);
+  dispatch_float(shapes.scalar_type(), [&]<class T>() {
+    using Geometry = decltype(geometry.template operator()<T>());
+    const NmsParams<Geometry> params{
+        .geometry = geometry.template operator()<T>(),
+        .in =
+            {
+                .order = sorted.indices.const_data_ptr<int64_t>(),
+                .scores = {sorted.scores.const_data_ptr(), sorted.scores.scalar_type() == ScalarType::Double},
+                .classes = data_of<int64_t>(idxs),
+                .count = count,
+            },
+        .rule = {iomin ? Metric::kIomin : Metric::kIou, threshold, length},
+        .kept = mutable_data_of<int64_t>(kept),
+        .scratch = memory.pointers(),
+    };
+    run_on(
+        op, shapes, [&] { num_kept = nms_cpu(params); },
+        [&](auto stream) {
+          const auto error = launch_nms(params, stream);
+          if (max_output || error != decltype(error){}) return error;
+          return read_back(num_kept, params.scratch.num_kept, stream);
+        });
+  });
+  return max_output ? kept : torch::stable::clone(torch::stable::narrow(kept, 0, 0, num_kept));
 }
 
 Tensor nms_of_polygons(const char* op, const Tensor& polygons_in, const Tensor& scores,
@@ -65,14 +122,10 @@ Tensor nms_of_polygons(const char* op, const Tensor& polygons_in, const Tensor& 
                        std::optional<int64_t> max_output) {
   check_dim(op, "polygons", polygons_in, 3, "(N, V, 2)");
   check_size(op, "polygons", polygons_in, 2, 2, "(N, V, 2)");
+  check_geometry(op, "polygons", polygons_in);
   const Tensor polygons = torch::stable::contiguous(polygons_in);
-  return nms(op, "polygons", polygons, scores, idxs, threshold, iomin, max_output,
-             [&](const int64_t* order, int64_t count, const int64_t* classes, const NmsRule& rule) {
-               return dispatch_float(polygons.scalar_type(), [&]<class T>() {
-                 return greedy_nms(Polygons<T>{polygons.const_data_ptr<T>(), polygons.size(1)}, order, count, classes,
-                                   rule);
-               });
-             });
+  const auto geometry = [&]<class T>() { return Polygons<T>{polygons.const_data_ptr<T>(), polygons.size(1)}; };
+  return nms(op, "polygons", polygons, scores, idxs, threshold, iomin, max_output, geometry);
 }
 
 Tensor nms_of_rays(const char* op, const Tensor& centers_in, const Tensor& rays_in, const Tensor& scores,
@@ -82,17 +135,15 @@ Tensor nms_of_rays(const char* op, const Tensor& centers_in, const Tensor& rays_
   check_dim(op, "rays", rays_in, 2, "(N, R)");
   check_size(op, "rays", rays_in, 0, centers_in.size(0), "(N, R)");
   check_num_rays(op, rays_in.size(1));
+  check_geometry(op, "centers", centers_in);
+  check(rays_in.scalar_type() == centers_in.scalar_type(), op, ": expected rays of the dtype of centers");
   check_same_device(op, "rays", rays_in, "centers", centers_in);
   const Tensor centers = torch::stable::contiguous(centers_in), rays = torch::stable::contiguous(rays_in);
-  return nms(op, "centers", centers, scores, idxs, threshold, iomin, max_output,
-             [&](const int64_t* order, int64_t count, const int64_t* classes, const NmsRule& rule) {
-               const auto directions = ray_directions(rays.size(1));
-               return dispatch_float(rays.scalar_type(), [&]<class T>() {
-                 return greedy_nms(
-                     Stars<T>{centers.const_data_ptr<T>(), rays.const_data_ptr<T>(), directions.data(), rays.size(1)},
-                     order, count, classes, rule);
-               });
-             });
+  const auto directions = ray_directions(rays.size(1));
+  const auto geometry = [&]<class T>() {
+    return Stars<T>{centers.const_data_ptr<T>(), rays.const_data_ptr<T>(), directions.data(), rays.size(1)};
+  };
+  return nms(op, "centers", centers, scores, idxs, threshold, iomin, max_output, geometry);
 }
 
 Tensor polygon_nms(const Tensor& polygons, const Tensor& scores, double threshold, bool iomin,

@@ -1,0 +1,181 @@
+// One shape against others, for the CPU loops, with the memory that this takes: Query<Polygons<T>>, Query<Stars<T>>.
+#pragma once
+
+#include <vector>
+
+#include "boxes.h"
+#include "geometry.h"
+
+namespace polarmask {
+
+// A polygon on the grid of a pair. Coordinates lie apart from each other, for the sake of vector instructions.
+class SnappedRing {
+ public:
+  explicit SnappedRing(int64_t count) : count_(count), x_(count + 1), y_(count + 1) {}
+
+  template <class Vertex>
+  void snap(const SnapGrid& grid, const Vertex& vertex) {
+    for (int64_t j = 0; j < count_; ++j) {
+      const Vec2<float> v = polarmask::snap(grid, vertex(j));
+      x_[j] = v.x, y_[j] = v.y;
+    }
+    x_[count_] = x_[0], y_[count_] = y_[0];
+  }
+
+  int64_t count() const { return count_; }
+  Vec2<double> operator()(int64_t j) const { return {x_[j], y_[j]}; }  // the first one again at the end
+
+  OuterBox edge_box(int64_t j) const {
+    return {min_of(x_[j], x_[j + 1]), min_of(y_[j], y_[j + 1]), max_of(x_[j], x_[j + 1]), max_of(y_[j], y_[j + 1])};
+  }
+
+  double doubled_area() const {
+    double part[kParts];
+    for (int n = 0; n < kParts; ++n) {
+      part[n] = 0;
+      const Run run = run_of_part(count_, n);
+      for (int64_t j = run.begin; j < run.end; ++j) part[n] += cross((*this)(j), (*this)(j + 1));
+    }
+    return sum_of_parts(part);
+  }
+
+ private:
+  int64_t count_;
+  std::vector<float> x_, y_;
+};
+
+// Which edges of a polygon come near one of another: boxes of the edges, and of eight edges that follow each other.
+class EdgeBoxes {
+ public:
+  explicit EdgeBoxes(int64_t count) {
+    edges_.resize(count);
+    runs_.resize(ceil_div(count, BoxColumns::kLanes));
+  }
+
+  void build(const SnappedRing& ring) {
+    for (int64_t j = 0; j < ring.count(); ++j) edges_.set(j, ring.edge_box(j));
+    for (int64_t run = 0; run * BoxColumns::kLanes < ring.count(); ++run) {
+      OuterBox box = edges_.at(run * BoxColumns::kLanes);
+      for (int64_t j = 1; j < BoxColumns::kLanes; ++j) {
+        const OuterBox next = edges_.at(run * BoxColumns::kLanes + j);
+        box = {min_of(box.x0, next.x0), min_of(box.y0, next.y0), max_of(box.x1, next.x1), max_of(box.y1, next.y1)};
+      }
+      runs_.set(run, box);
+    }
+    count_ = ring.count();
+  }
+
+  // Calls visit(j) for the edges whose box touches this one, in their order.
+  template <class Visit>
+  void each(const OuterBox& box, const Visit& visit) const {
+    constexpr int64_t kLanes = BoxColumns::kLanes;
+    for (int64_t run = 0; run * kLanes < count_; run += kLanes) {
+      BoxColumns::Mask near;
+      runs_.touching(run, box, near);
+      BoxColumns::each_lane(near, kLanes, [&](int64_t of_run) {
+        const int64_t first = (run + of_run) * kLanes;
+        BoxColumns::Mask mask;
+        edges_.touching(first, box, mask);
+        BoxColumns::each_lane(mask, kLanes, [&](int64_t lane) { visit(first + lane); });
+      });
+    }
+  }
+
+ private:
+  BoxColumns edges_, runs_;
+  int64_t count_ = 0;
+};
+
+template <class Geometry>
+class Query;
+
+template <class T>
+class Query<Polygons<T>> {
+ public:
+  Query(const Polygons<T>& a, const Polygons<T>& b)
+      : from_a_(a),
+        from_b_(b),
+        a_(a.num_vertices),
+        b_(b.num_vertices),
+        boxes_of_b_(b.num_vertices),
+        share_(b.num_vertices),
+        step_(b.num_vertices) {}
+
+  void start(int64_t i, const Shape& shape) { i_ = i, shape_ = shape; }
+
+  Overlap operator()(int64_t j, const Shape& other) {
+    const SnapGrid grid = make_grid(shape_.box, other.box);
+    a_.snap(grid, from_a_.ring(i_));
+    b_.snap(grid, from_b_.ring(j));
+    boxes_of_b_.build(b_);
+    return finish_order_free(sum(), a_.doubled_area(), b_.doubled_area());
+  }
+
+ private:
+  double sum() {
+    double parts[kParts];
+    std::fill(share_.begin(), share_.end(), 0.0);
+    std::fill(step_.begin(), step_.end(), 0.0);
+    double inside = winding<1>(a_(0), b_.count(), b_);
+    for (int part = 0; part < kParts; ++part) {
+      parts[part] = 0;
+      const Run run = run_of_part(a_.count(), part);
+      for (int64_t i = run.begin; i < run.end; ++i) {
+        const Vec2<double> p = a_(i), q = a_(i + 1);
+        double share = 0, step = 0;
+        boxes_of_b_.each(a_.edge_box(i), [&](int64_t j) {
+          const Crossing found = cross_edges(p, q, b_(j), b_(j + 1));
+          if (found.sign == 0) return;
+          share += found.share_of_a();
+          step += found.sign;
+          share_[j] += found.share_of_b();
+          step_[j] -= found.sign;
+        });
+        parts[part] += cross(p, q) * (inside + share);
+        inside += step;
+      }
+    }
+    inside = winding<-1>(b_(0), a_.count(), a_);
+    for (int part = 0; part < kParts; ++part) {
+      const Run run = run_of_part(b_.count(), part);
+      for (int64_t j = run.begin; j < run.end; ++j) {
+        parts[part] += cross(b_(j), b_(j + 1)) * (inside + share_[j]);
+        inside += step_[j];
+      }
+    }
+    return sum_of_parts(parts);
+  }
+
+  const Polygons<T>&from_a_, &from_b_;
+  SnappedRing a_, b_;
+  EdgeBoxes boxes_of_b_;
+  std::vector<double> share_, step_;  // of B's edges: the share of crossings, and their sum
+  int64_t i_ = 0;
+  Shape shape_{};
+};
+
+template <class T>
+class Query<Stars<T>> {
+ public:
+  Query(const Stars<T>& a, const Stars<T>& b) : a_(a), b_(b), spokes_(a.num_rays + 1), sectors_(a.num_rays) {}
+
+  void start(int64_t i, const Shape& shape) {
+    center_ = a_.origin(i), area_ = shape.area;
+    star_ = make_star(a_.star(i), spokes_.data(), sectors_.data());
+  }
+
+  Overlap operator()(int64_t j, const Shape& other) {
+    const double inter = star_sweep(star_, b_.num_rays, b_.ring(j, b_.origin(j) - center_));
+    return make_overlap(inter, area_, other.area);
+  }
+
+ private:
+  const Stars<T>&a_, &b_;
+  std::vector<Vec2<double>> spokes_;
+  std::vector<double> sectors_;
+  Vec2<double> center_{};
+  double area_ = 0;
+  Star star_{};
+};
+
+}  // namespace polarmask
