@@ -1,6 +1,7 @@
 """Configuration: one dataclass, YAML files and the command line."""
 
 import difflib
+import json
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, fields
@@ -18,11 +19,17 @@ set_parsing_settings(docstring_parse_attribute_docstrings=True)  # --help shows 
 class ModelConfig:
     """The network, its targets and its detections."""
 
-    backbone: Literal["small", "resnet50", "resnet101"] = "resnet50"
-    """Small is a GroupNorm network for small machines; the ResNets are torchvision's, with P3-P7."""
+    backbone: Literal["small", "resnet18", "resnet34", "resnet50", "resnet101", "resnext101_64x4d"] = "resnet50"
+    """Small is a GroupNorm network for small machines; the others are torchvision's, with P3-P7."""
     weights: str = "none"
     """What a ResNet starts from: torchvision (downloaded), the path of a state dict, or none, which means GroupNorm
     and no frozen stage."""
+    style: Literal["pytorch", "caffe"] = "pytorch"
+    """Which convolution of a ResNet's bottleneck strides: the 3x3, or the first 1x1 as in the released R50 and R101."""
+    deformable_backbone: bool = False
+    """Deformable 3x3 convolutions in stages 2 to 4 of a ResNet with bottlenecks."""
+    deformable_head: bool = False
+    """Modulated deformable convolutions in the head's towers."""
     strides: list[int] = field(default_factory=lambda: [8, 16, 32, 64, 128])
     """Strides of the levels; the small backbone has 4, 8 and 16."""
     ranges: list[tuple[float, float]] = field(
@@ -37,12 +44,20 @@ class ModelConfig:
     """Convolutions in a tower."""
     box_branch: bool = True
     """Whether boxes are predicted; else they are the polygons' extents."""
+    mask_loss: Literal["polar_iou", "smooth_l1"] = "polar_iou"
+    """What rays are trained with: Polar IoU, or smooth L1 on lengths in pixels, the mean of the rays."""
+    mask_weight: float = 1.0
+    """The mask loss is multiplied by it."""
+    centerness: Literal["polar", "fcos"] = "polar"
+    """Sqrt of the shortest ray over the longest, or FCOS's, from the sides of the box."""
     init_scale: float | None = None
     """Rays start at this many strides; by default at one pixel, as released."""
     box_offset: float = 0.0
     """Added to widths and heights in the box loss; 1 is what the released weights were trained with."""
     center_radius: float = 1.5
     """Points within this many strides of an instance's centre answer for it."""
+    bgr: bool = False
+    """The network takes blue, green, red, as weights from Caffe do; images are turned round after normalisation."""
     image_mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
     """Subtracted from the image, which is red, green, blue in 0 to 1."""
     image_std: tuple[float, float, float] = (0.229, 0.224, 0.225)
@@ -102,6 +117,10 @@ class DataConfig:
     """The values of each channel at these percentiles become 0 and 1."""
     resize: tuple[int, int] | None = None
     """Width and height that images are resized to, in training and after."""
+    train_heights: tuple[int, int] | None = None
+    """In training, the height to resize to is drawn from this range, ends included, and the width stays."""
+    test_scale: int | None = None
+    """After training, images are resized to this height, and to a width in proportion to that of `resize`."""
     keep_aspect: bool = False
     """Whether resizing keeps the aspect ratio and stays within `resize`."""
     crop: int | None = None
@@ -164,12 +183,25 @@ class OptimConfig:
 
 
 @dataclass
+class EvalConfig:
+    """How detections are compared with what is there."""
+
+    max_dets: list[int] = field(default_factory=lambda: [1, 10, 100])
+    """Detections of an image that recall is measured with, rising; AP takes the last. See also model.max_detections."""
+    boundary: float = 0.02
+    """Width of the boundary in boundary AP, as a share of the image's diagonal."""
+    score_threshold: float = 0.3
+    """Lowest score of a detection in the one-to-one matching (precision, recall, F1, PQ)."""
+
+
+@dataclass
 class Config:
     """A training run."""
 
     model: ModelConfig = field(default_factory=ModelConfig)
     data: DataConfig = field(default_factory=DataConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
+    eval: EvalConfig = field(default_factory=EvalConfig)
     out: str = "runs/train"
     """Folder of weights, metrics and pictures."""
     seed: int = 0
@@ -205,7 +237,7 @@ def from_dict(values: dict[str, Any]) -> Config:
     """The inverse of :func:`to_dict`, also after JSON, which has no tuples."""
     parser = Parser(exit_on_error=False)
     parser.add_class_arguments(Config)
-    return _config(parser, parser.parse_object(values))
+    return build_config(parser, parser.parse_object(values))
 
 
 def load_config(name: str, **changes: Any) -> Config:
@@ -227,7 +259,10 @@ def load_config(name: str, **changes: Any) -> Config:
     >>> load_config("nuclei", optim__batch_size=2).optim.batch_size
     2
     """
-    args = [f"--{key.replace('__', '.')}={value}" for key, value in changes.items()]
+    args = [
+        f"--{key.replace('__', '.')}={value if isinstance(value, str | Path) else json.dumps(value)}"
+        for key, value in changes.items()
+    ]
     try:
         return parse_config(["--config", name, *args], exit_on_error=False)
     except ArgumentError as error:
@@ -238,10 +273,10 @@ def parse_config(args: Sequence[str] | None = None, **parser_options: Any) -> Co
     """A configuration from the command line."""
     parser = Parser(**parser_options)
     parser.add_class_arguments(Config)
-    return _config(parser, parser.parse_args(args))
+    return build_config(parser, parser.parse_args(args))
 
 
-def _config(parser: ArgumentParser, parsed: Namespace) -> Config:
+def build_config(parser: ArgumentParser, parsed: Namespace) -> Config:
     parts = parser.instantiate(parsed)
     return Config(**{part.name: parts[part.name] for part in fields(Config)})
 
@@ -250,7 +285,8 @@ class Parser(ArgumentParser):
     """The command line of a program.
 
     Configurations (``--config NAME`` or a path; several may be given) come before every other option, wherever they
-    stand. Option names are written out; an unknown one is an error that suggests the nearest.
+    stand. A configuration may stand on others, ``base: NAME`` or a list; one that is reached twice counts once.
+    Option names are written out; an unknown one is an error that suggests the nearest.
     """
 
     def __init__(self, **kwargs: Any) -> None:
@@ -263,15 +299,32 @@ class Parser(ArgumentParser):
         remaining = iter(sys.argv[1:] if args is None else args)
         for arg in remaining:
             if arg == "--config" or arg.startswith("--config="):
-                path = self._find(arg.removeprefix("--config=") if "=" in arg else next(remaining, ""))
-                for name in _names(yaml.safe_load(path.read_text()) or {}):
-                    self._check_name(name, f"{path}: ")
-                configs += ["--config", str(path)]
+                name = arg.removeprefix("--config=") if "=" in arg else next(remaining, "")
+                for content in self._with_bases(self._find(name)).values():
+                    configs += ["--config", yaml.safe_dump(content)]
             else:
                 if arg.startswith("--"):
                     self._check_name(arg[2:].split("=")[0], "--")
                 others.append(arg)
         return super().parse_args([*configs, *others], *rest, **kwargs)
+
+    def _with_bases(self, path: Path, above: tuple[Path, ...] = ()) -> dict[Path, dict[str, Any]]:
+        """What stands in a file, after what stands in those that it names as its base."""
+        if path in above:
+            self.error(f"{path}: is its own base, by way of {', '.join(map(str, above))}")
+        try:
+            content = yaml.safe_load(path.read_text()) or {}
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            self.error(f"{path}: expected YAML, got {error}")
+        if not isinstance(content, dict):
+            self.error(f"{path}: expected options and their values, got {content!r}")
+        bases = content.pop("base", [])
+        found: dict[Path, dict[str, Any]] = {}
+        for base in [bases] if isinstance(bases, str) else bases:
+            found |= self._with_bases(self._find(base), (*above, path))  # what was there keeps its place
+        for name in _names(content):
+            self._check_name(name, f"{path}: ")
+        return {**found, path: content}
 
     def _find(self, name: str) -> Path:
         path = Path(name) if Path(name).is_file() else CONFIGS / f"{name}.yaml"

@@ -78,7 +78,10 @@ class Detector:
         if data.percentiles is not None:
             image = stretch(image, limits(image, data.percentiles) if between is None else between)
         if data.resize is not None:
-            image = resize_image(image, fit((image.shape[1], image.shape[2]), data.resize, data.keep_aspect))
+            width, height = data.resize
+            if data.test_scale is not None:
+                width, height = round(width * data.test_scale / height), data.test_scale
+            image = resize_image(image, fit((image.shape[1], image.shape[2]), (width, height), data.keep_aspect))
         return image
 
     def save(self, path: str | Path) -> None:

@@ -7,6 +7,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
+from torchvision.ops import DeformConv2d
 
 from .config import OptimConfig
 
@@ -18,7 +19,8 @@ def build_optimizer(model: nn.Module, config: OptimConfig) -> torch.optim.Optimi
     for module in model.modules():
         for name, parameter in module.named_parameters(recurse=False):
             if parameter.requires_grad:
-                (biases if isinstance(module, nn.Conv2d) and name == "bias" else others).append(parameter)
+                convolution = isinstance(module, nn.Conv2d | DeformConv2d)
+                (biases if convolution and name == "bias" else others).append(parameter)
     groups = [
         {"params": others, "factor": 1.0, "weight_decay": config.weight_decay},
         {

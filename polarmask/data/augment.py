@@ -49,7 +49,10 @@ def place(sample: Sample, config: DataConfig, rng: np.random.Generator) -> Sampl
     if config.resize is not None and config.jitter is not None:
         sample = large_scale_jitter(sample, config.resize, config.jitter, rng)
     elif config.resize is not None:
-        sample = resize(sample, fit(sample.size, config.resize, config.keep_aspect))
+        width, height = config.resize
+        if config.train_heights is not None:
+            height = int(rng.integers(*config.train_heights, endpoint=True))
+        sample = resize(sample, fit(sample.size, (width, height), config.keep_aspect))
     if config.crop is not None:
         sample = random_crop(sample, config.crop, config.scale, config.rotate, rng)
     return hflip(sample) if rng.random() < config.flip else sample

@@ -19,7 +19,15 @@ def build_model(config: ModelConfig, num_classes: int) -> PolarMask:
     else:
         if config.strides != [8, 16, 32, 64, 128]:
             raise ValueError(f"model.strides: expected 8, 16, 32, 64, 128 with {config.backbone}, got {config.strides}")
-        backbone, width = resnet_fpn(config.backbone, frozen=config.weights != "none"), 256
+        backbone, width = (
+            resnet_fpn(
+                config.backbone,
+                frozen=config.weights != "none",
+                style=config.style,
+                deformable=config.deformable_backbone,
+            ),
+            256,
+        )
     head = PolarHead(
         num_classes,
         num_rays=config.num_rays,
@@ -29,6 +37,7 @@ def build_model(config: ModelConfig, num_classes: int) -> PolarMask:
         strides=config.strides,
         ranges=config.ranges,
         box_branch=config.box_branch,
+        deformable=config.deformable_head,
         init_scale=config.init_scale,
     )
     return PolarMask(
@@ -38,6 +47,10 @@ def build_model(config: ModelConfig, num_classes: int) -> PolarMask:
         image_std=config.image_std,
         pad_multiple=config.pad_multiple,
         center_radius=config.center_radius,
+        bgr=config.bgr,
+        mask_loss=config.mask_loss,
+        mask_weight=config.mask_weight,
+        centerness=config.centerness,
         box_offset=config.box_offset,
         postprocess=PostProcess(
             score_threshold=config.score_threshold,

@@ -1,8 +1,11 @@
 """Networks that turn a batch of images into feature maps of one width, finest first."""
 
+import pickle
 from collections import OrderedDict
 from collections.abc import Sequence
 from functools import partial
+from pathlib import Path
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -10,8 +13,11 @@ import torchvision
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
+from torchvision.models.resnet import Bottleneck
 from torchvision.ops import FrozenBatchNorm2d
 from torchvision.ops.feature_pyramid_network import LastLevelP6P7
+
+from .deformable import DeformableConv
 
 _group_norm = partial(nn.GroupNorm, 32)
 
@@ -78,18 +84,29 @@ class _FrozenBatchNorm(FrozenBatchNorm2d):
         return F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps)
 
 
-def resnet_fpn(name: str, *, frozen: bool) -> nn.Module:
+def resnet_fpn(
+    name: str, *, frozen: bool, style: Literal["pytorch", "caffe"] = "pytorch", deformable: bool = False
+) -> nn.Module:
     """torchvision's ResNet with a feature pyramid P3–P7 (strides 8 … 128, 256 channels); P6 and P7 are made from P5.
 
     Parameters
     ----------
     name : str
-        A ResNet of ``torchvision.models``, such as ``resnet50``.
+        A ResNet or ResNeXt of ``torchvision.models``, such as ``resnet50``.
     frozen : bool
         For pretrained weights: BatchNorm as a constant, stem and first stage not trained. Else GroupNorm, and
         everything is trained.
+    style : {"pytorch", "caffe"}
+        Whether the 3×3 or the first 1×1 convolution of a bottleneck strides.
+    deformable : bool
+        Deformable 3×3 convolutions in stages 2 to 4.
+
+    Raises
+    ------
+    ValueError
+        If there are no bottlenecks, and they were to be changed.
     """
-    return resnet_fpn_backbone(
+    backbone = resnet_fpn_backbone(
         backbone_name=name,
         weights=None,
         norm_layer=_FrozenBatchNorm if frozen else _group_norm,
@@ -97,20 +114,73 @@ def resnet_fpn(name: str, *, frozen: bool) -> nn.Module:
         returned_layers=[2, 3, 4],
         extra_blocks=LastLevelP6P7(256, 256),
     )
+    if style == "pytorch" and not deformable:
+        return backbone
+    blocks = [block for stage in (2, 3, 4) for block in backbone.body.get_submodule(f"layer{stage}").children()]
+    for block in blocks:
+        if not isinstance(block, Bottleneck):
+            raise ValueError(f"resnet_fpn: expected a network of bottlenecks, such as resnet50, got {name}")
+        if style == "caffe":
+            block.conv1.stride, block.conv2.stride = block.conv2.stride, block.conv1.stride
+        if deformable:
+            old = block.conv2
+            block.conv2 = DeformableConv(
+                old.in_channels, old.out_channels, stride=old.stride[0], groups=old.groups, bias=False
+            )
+            block.conv2.weight = old.weight
+    return backbone
 
 
 def load_pretrained(backbone: nn.Module, name: str, weights: str) -> None:
     """Fill a ``resnet_fpn(name, frozen=True)`` with classification weights.
 
-    ``weights`` is ``torchvision`` (ImageNet, downloaded by torchvision) or the path of a state dict (.safetensors, or
-    .pth, which is read without unpickling code).
+    ``weights`` is ``torchvision`` (ImageNet, downloaded by torchvision) or the path of a state dict, see
+    :func:`read_weights`. Offsets of deformable convolutions stay as they are.
+
+    Raises
+    ------
+    ValueError
+        If the file lacks weights, holds others, or is none of weights.
     """
     if weights == "torchvision":
         state = torchvision.models.get_model_weights(name)["IMAGENET1K_V1"].get_state_dict(check_hash=True)
-    elif weights.endswith(".safetensors"):
-        state = load_file(weights)
     else:
-        state = torch.load(weights, map_location="cpu", weights_only=True)
+        state = read_weights(weights)
     # torchvision's files count batches, a frozen BatchNorm does not
     wanted = {key: value for key, value in state.items() if not key.startswith("fc.") and "num_batches" not in key}
-    backbone.get_submodule("body").load_state_dict(wanted)
+    body = backbone.get_submodule("body")
+    expected = {key for key in body.state_dict() if ".offset." not in key}
+    missing, unknown = expected - set(wanted), set(wanted) - expected
+    if missing or unknown:
+        raise ValueError(
+            f"load_pretrained: expected the weights of {name} in {weights}, but {len(missing)} are missing and "
+            f"{len(unknown)} unknown, such as {min(missing | unknown)}"
+        )
+    body.load_state_dict(wanted, strict=False)
+
+
+def read_weights(path: str | Path) -> dict[str, Tensor]:
+    """The tensors of a state dict (.safetensors, or .pth, which may also hold it as ``state_dict`` in a checkpoint).
+
+    Nothing is unpickled but tensors and plain containers.
+
+    Raises
+    ------
+    ValueError
+        If the file is damaged, would run code, or holds no state dict.
+    FileNotFoundError
+        If there is none.
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"read_weights: expected a file of weights, got {path}")
+    if Path(path).suffix == ".safetensors":
+        return load_file(path)
+    try:
+        content: Any = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, AttributeError, KeyError, IndexError) as error:
+        raise ValueError(f"read_weights: expected tensors and plain containers in {path}: {error}") from error
+    if isinstance(content, dict):
+        content = content.get("state_dict", content)
+    if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
+        raise ValueError(f"read_weights: expected names and tensors in {path}, got {type(content).__name__}")
+    return dict(content)

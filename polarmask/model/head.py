@@ -9,6 +9,8 @@ from torch import Tensor, nn
 
 from polarmask_ops import FCOS_RANGES
 
+from .deformable import DeformableConv
+
 GROUPS = 32  # of the head's GroupNorm
 PRIOR = 0.01  # probability of each class at the start: with more, the background drowns the first steps
 
@@ -24,11 +26,14 @@ class HeadOutput(NamedTuple):
 
 
 class _Tower(nn.Sequential):
-    def __init__(self, inside: int, channels: int, depth: int) -> None:
+    def __init__(self, inside: int, channels: int, depth: int, deformable: bool) -> None:
         layers: list[nn.Module] = []
         for k in range(depth):
+            width = channels if k else inside
             layers += [
-                nn.Conv2d(channels if k else inside, channels, 3, 1, 1, bias=False),
+                DeformableConv(width, channels, bias=True, modulated=True)
+                if deformable
+                else nn.Conv2d(width, channels, 3, 1, 1, bias=False),
                 nn.GroupNorm(GROUPS, channels),
                 nn.ReLU(inplace=True),
             ]
@@ -56,6 +61,8 @@ class PolarHead(nn.Module):
         Largest box distances each level answers for, both ends included.
     box_branch : bool
         Without it, boxes are the polygons' extents.
+    deformable : bool
+        Modulated deformable convolutions in the towers.
     init_scale : float, optional
         Rays and box distances start at ``init_scale`` · stride instead of 1 pixel.
     """
@@ -70,6 +77,7 @@ class PolarHead(nn.Module):
         strides: Sequence[int] = (8, 16, 32, 64, 128),
         ranges: Sequence[tuple[float, float]] = FCOS_RANGES,
         box_branch: bool = True,
+        deformable: bool = False,
         init_scale: float | None = None,
     ) -> None:
         super().__init__()
@@ -80,18 +88,18 @@ class PolarHead(nn.Module):
         self.strides = list(strides)
         self.ranges = [(float(low), float(high)) for low, high in ranges]
         self.start = [0.0 if init_scale is None else math.log(init_scale * stride) for stride in strides]
-        self.class_tower = _Tower(in_channels, channels, depth)
-        self.mask_tower = _Tower(in_channels, channels, depth)
+        self.class_tower = _Tower(in_channels, channels, depth, deformable)
+        self.mask_tower = _Tower(in_channels, channels, depth, deformable)
         self.classes = nn.Conv2d(channels, num_classes, 3, 1, 1)
         self.centerness = nn.Conv2d(channels, 1, 3, 1, 1)
         self.rays = nn.Conv2d(channels, num_rays, 3, 1, 1)
         self.ray_scales = nn.Parameter(torch.ones(len(strides)))
-        self.box_tower = _Tower(in_channels, channels, depth) if box_branch else None
+        self.box_tower = _Tower(in_channels, channels, depth, deformable) if box_branch else None
         if box_branch:
             self.boxes = nn.Conv2d(channels, 4, 3, 1, 1)
             self.box_scales = nn.Parameter(torch.ones(len(strides)))
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
+        for name, module in self.named_modules():
+            if isinstance(module, nn.Conv2d) and not name.endswith(".offset"):  # those start at 0
                 nn.init.normal_(module.weight, std=0.01)
                 if module.bias is not None:
                     start = math.log(PRIOR / (1 - PRIOR)) if module is self.classes else 0.0

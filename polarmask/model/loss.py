@@ -1,5 +1,7 @@
 """The losses of the detector, from the head's output and the encoded targets."""
 
+from typing import Literal
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -26,7 +28,13 @@ def normalizers(targets: PolarTargets) -> Tensor:
 
 
 def polar_losses(
-    output: HeadOutput, targets: PolarTargets, *, box_offset: float = 0.0, divide_by: Tensor | None = None
+    output: HeadOutput,
+    targets: PolarTargets,
+    *,
+    mask_loss: Literal["polar_iou", "smooth_l1"] = "polar_iou",
+    mask_weight: float = 1.0,
+    box_offset: float = 0.0,
+    divide_by: Tensor | None = None,
 ) -> dict[str, Tensor]:
     """Losses ``class``, ``centerness``, ``mask`` and, with a box branch, ``box``; 0-d and float32.
 
@@ -36,6 +44,10 @@ def polar_losses(
         For B images with L points.
     targets : PolarTargets
         For the same points.
+    mask_loss : {"polar_iou", "smooth_l1"}
+        −log Polar IoU, or the mean smooth L1 of a point's rays in pixels.
+    mask_weight : float
+        The mask loss is multiplied by it.
     box_offset : float
         Added to the widths and heights of boxes in their IoU; 1 is what the released weights were trained with.
     divide_by : Tensor, shape (3,), optional
@@ -58,14 +70,18 @@ def polar_losses(
     losses = {
         "class": (focal * counted).sum() / (count + images),
         "centerness": (entropy * positive).sum() / or_one(count),
-        "mask": polar_iou_loss(
+    }
+    if mask_loss == "polar_iou":
+        losses["mask"] = mask_weight * polar_iou_loss(
             output.log_rays.flatten(0, 1),
             targets.rays.flatten(0, 1),
             weight.flatten(),
             log_pred=True,
             avg_factor=total_weight,
-        ),
-    }
+        )
+    else:
+        distance = smooth_l1(output.log_rays, targets.rays, positive)
+        losses["mask"] = mask_weight * (distance * weight).sum() / or_one(total_weight)
     if output.log_boxes is not None:
         box = box_iou_loss(output.log_boxes, targets.boxes, positive, box_offset)
         losses["box"] = (box * weight).sum() / or_one(total_weight)
@@ -93,3 +109,22 @@ def box_iou_loss(log_boxes: Tensor, targets: Tensor, positive: Tensor, offset: f
 def _area(distances: Tensor, offset: float) -> Tensor:
     left, top, right, bottom = distances.unbind(-1)
     return (left + right + offset) * (top + bottom + offset)
+
+
+def smooth_l1(log_rays: Tensor, targets: Tensor, positive: Tensor) -> Tensor:
+    """Smooth L1 of lengths in pixels, the mean of a point's rays; 0 at points that are not ``positive``.
+
+    ``log_rays``, ``targets``: (..., R); ``positive``: (...) bool.
+    """
+    pred = torch.where(positive[..., None], log_rays, 0.0).exp()
+    return torch.where(positive, F.smooth_l1_loss(pred, targets, reduction="none").mean(-1), 0.0)
+
+
+def box_centerness(distances: Tensor) -> Tensor:
+    """FCOS's centerness, sqrt(min(l, r)/max(l, r) · min(t, b)/max(t, b)), of (..., 4) left, top, right, bottom.
+
+    0 where a box has no width or height. Source: Tian et al., FCOS, section 3.4.
+    """
+    low = torch.minimum(distances[..., :2], distances[..., 2:])
+    high = torch.maximum(distances[..., :2], distances[..., 2:])
+    return torch.where(high > 0, low / high.clamp(min=1e-12), 0.0).clamp(min=0).prod(-1).sqrt()

@@ -1,7 +1,7 @@
 """The detector: backbone, head, losses and detections behind torchvision's interface."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from polarmask_ops import Outlines, PolarTargets, encode_targets
 
 from .head import PolarHead
-from .loss import polar_losses
+from .loss import box_centerness, polar_losses
 from .postprocess import PostProcess
 
 
@@ -26,12 +26,16 @@ class PolarMask(nn.Module):
         Gives a dict of feature maps, one for each of the head's strides, finest first.
     head : PolarHead
     image_mean, image_std : sequence of 3 floats
-        In the images' units.
+        In the images' units and order of channels.
+    bgr : bool
+        The backbone takes the channels in the opposite order.
     pad_multiple : int
         Images are padded with zeros at the right and the bottom to a multiple of this.
     center_radius : float
         Points within this many strides of an instance's centre answer for it.
-    box_offset : float
+    centerness : {"polar", "fcos"}
+        What centerness is: of the rays, or of the box.
+    mask_loss, mask_weight, box_offset
         See :func:`polarmask.model.loss.polar_losses`.
     postprocess : PostProcess
     """
@@ -46,16 +50,24 @@ class PolarMask(nn.Module):
         *,
         image_mean: Sequence[float] = (0.0, 0.0, 0.0),
         image_std: Sequence[float] = (1.0, 1.0, 1.0),
+        bgr: bool = False,
         pad_multiple: int = 128,
         center_radius: float = 1.5,
+        centerness: Literal["polar", "fcos"] = "polar",
+        mask_loss: Literal["polar_iou", "smooth_l1"] = "polar_iou",
+        mask_weight: float = 1.0,
         box_offset: float = 0.0,
         postprocess: PostProcess | None = None,
     ) -> None:
         super().__init__()
         self.backbone = backbone
         self.head = head
+        self.bgr = bgr
         self.pad_multiple = pad_multiple
         self.center_radius = center_radius
+        self.centerness = centerness
+        self.mask_loss = mask_loss
+        self.mask_weight = mask_weight
         self.box_offset = box_offset
         self.postprocess = postprocess or PostProcess()
         self.register_buffer("image_mean", torch.tensor(image_mean).view(3, 1, 1), persistent=False)
@@ -107,7 +119,14 @@ class PolarMask(nn.Module):
         assert targets is not None
         if not isinstance(targets, PolarTargets):
             targets = self.encode(output.level_shapes, targets)
-        return polar_losses(output, targets, box_offset=self.box_offset, divide_by=divide_by)
+        return polar_losses(
+            output,
+            targets,
+            mask_loss=self.mask_loss,
+            mask_weight=self.mask_weight,
+            box_offset=self.box_offset,
+            divide_by=divide_by,
+        )
 
     def check(self, images: Sequence[Tensor], targets: Sequence[dict[str, Any]] | None) -> Sequence[dict[str, Any]]:
         """The targets, with ``ignore`` where they had none."""
@@ -137,7 +156,7 @@ class PolarMask(nn.Module):
     def batch(self, images: Sequence[Tensor]) -> Tensor:
         """Normalised images, zeros around them: (B, 3, H, W)."""
         height, width = self.padded_size(images)
-        return torch.stack(
+        batch = torch.stack(
             [
                 F.pad(
                     (image - self.image_mean) / self.image_std, (0, width - image.shape[2], 0, height - image.shape[1])
@@ -145,12 +164,13 @@ class PolarMask(nn.Module):
                 for image in images
             ]
         )
+        return batch.flip(1) if self.bgr else batch
 
     def encode(self, level_shapes: Sequence[tuple[int, int]], targets: Sequence[dict[str, Any]]) -> PolarTargets:
         """What every point of the batch should say."""
         device = targets[0]["boxes"].device
         counts = torch.tensor([0, *(len(target["labels"]) for target in targets)]).to(device, non_blocking=True)
-        return encode_targets(
+        encoded = encode_targets(
             level_shapes,
             self.head.strides,
             torch.cat([target["boxes"] for target in targets]),
@@ -162,3 +182,6 @@ class PolarMask(nn.Module):
             center_radius=self.center_radius,
             ignore=torch.cat([target["ignore"] for target in targets]),
         )
+        if self.centerness == "fcos":
+            encoded = encoded._replace(centerness=box_centerness(encoded.boxes))
+        return encoded

@@ -209,3 +209,12 @@ def test_mosaics_need_other_images():
 @pytest.mark.parametrize(("min_side", "kept"), [(0, 3), (31, 1), (200, 0)])
 def test_thin_instances_are_dropped(min_side, kept):
     assert len(drop_small(sample(), 1, min_side).labels) == kept
+
+
+def test_heights_of_training_are_drawn():
+    config = DataConfig(resize=(160, 120), train_heights=(90, 92), flip=0)
+    sizes = {augment(sample(), config, np.random.default_rng(seed)).size for seed in range(20)}
+    assert sizes == {(90, 160), (91, 160), (92, 160)}
+    kept = augment(sample(), replace(config, keep_aspect=True), np.random.default_rng(0))
+    assert kept.size[0] in (90, 91, 92)
+    assert kept.size[1] / kept.size[0] == pytest.approx(80 / 60, rel=0.02)

@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -9,6 +10,8 @@ from polarmask.config import CONFIGS
 from polarmask.detector import FORMAT
 from polarmask.model import build_model
 from polarmask.model.backbone import SmallBackbone, load_pretrained, resnet_fpn
+from polarmask.model.deformable import DeformableConv
+from polarmask.optim import build_optimizer
 from polarmask_ops import outlines_from_polygons
 
 TINY = {"model__backbone": "small", "model__channels": 32, "model__depth": 1}
@@ -37,8 +40,21 @@ def target(*squares, ignore=None):
     }
 
 
-@pytest.mark.parametrize("name", sorted(path.stem for path in CONFIGS.glob("*.yaml")))
-def test_every_recipe_builds_and_runs(name):
+RECIPES = sorted(path.stem for path in CONFIGS.glob("*.yaml"))
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_every_recipe_builds(name):
+    config = polarmask.load_config(name)
+    with torch.device("meta"):
+        model = build_model(config.model, 80)
+    assert model.head.num_rays == config.model.num_rays
+    frozen = [name for name, weight in model.named_parameters() if not weight.requires_grad]
+    assert bool(frozen) == (config.model.weights != "none")
+
+
+@pytest.mark.parametrize("name", ["nuclei", "shapes"])
+def test_small_recipes_run(name):
     config = polarmask.load_config(name)
     model = build_model(config.model, 3).eval()
     with torch.no_grad():
@@ -46,9 +62,46 @@ def test_every_recipe_builds_and_runs(name):
     assert found["rays"].shape[1] == config.model.num_rays
 
 
+def networks():
+    """A recipe for each network, the one with the largest images."""
+    found = {}
+    for name in RECIPES:
+        config = polarmask.load_config(name)
+        found.setdefault(str(replace(config.model, weights="")), []).append((config.data.resize or (256, 256), name))
+    return [max(recipes) for recipes in found.values()]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize(("size", "name"), networks(), ids=[name for _, name in networks()])
+def test_every_network_takes_a_step_at_full_size(size, name):
+    config = polarmask.load_config(name)
+    model = build_model(config.model, 80)
+    optimizer = build_optimizer(model, config.optim)
+    image = torch.rand(3, size[1], size[0])
+    with torch.no_grad():
+        (found,) = model.eval()([image])
+    assert found["rays"].shape[1] == config.model.num_rays
+    before = model.head.rays.weight.clone()
+    losses = model.train()([image], [target((100, 100, 120), (30, 40, 50))])
+    sum(losses.values()).backward()
+    optimizer.step()
+    assert all(loss.isfinite() for loss in losses.values())
+    assert not torch.equal(model.head.rays.weight, before)
+
+
+SWITCHES = [
+    {},
+    {"model__deformable_head": True},
+    {"model__mask_loss": "smooth_l1", "model__mask_weight": 0.3},
+    {"model__centerness": "fcos", "model__box_branch": False},
+]
+
+
+@pytest.mark.parametrize("switches", SWITCHES)
 @pytest.mark.parametrize("name", ["nuclei", "shapes"])
-def test_losses_reach_every_weight(name):
-    model = tiny(name).model.train()
+def test_losses_reach_every_weight(name, switches):
+    model = tiny(name, **switches).model.train()
     losses = model([torch.rand(3, 64, 64), torch.rand(3, 50, 60)], [target((10, 10, 20)), target((5, 5, 30))])
     sum(losses.values()).backward()
     without = [
@@ -86,6 +139,32 @@ def test_images_are_normalised_and_padded():
     assert (batch[0, :, :20, :10] == 0.25).all()
     assert (batch[1, :, :5, :18] == -0.25).all()
     assert batch.count_nonzero() == 3 * (20 * 10 + 5 * 18)
+
+
+def test_blue_green_red():
+    image, mean = torch.rand(3, 8, 8), [0.1, 0.2, 0.3]
+    rgb, bgr = (tiny(model__image_mean=mean, model__bgr=bgr).model.batch([image]) for bgr in (False, True))
+    assert torch.equal(bgr, rgb.flip(1))
+    torch.testing.assert_close(bgr[0, 0, :8, :8], image[2] - 0.3)
+
+
+@pytest.mark.parametrize(
+    ("test_scale", "keep_aspect", "want"), [(None, False, (96, 64)), (48, False, (48, 32)), (48, True, (16, 32))]
+)
+def test_scale_of_the_test_images(test_scale, keep_aspect, want):
+    detector = tiny(data__resize=[64, 96], data__test_scale=test_scale, data__keep_aspect=keep_aspect)
+    assert detector.prepare(torch.rand(3, 40, 80)).shape[1:] == want
+
+
+def test_centerness_of_boxes_or_rays():
+    one = target((8, 8, 16))
+    polar, fcos = (tiny(model__centerness=kind).model.encode([(8, 8)], [one]) for kind in ("polar", "fcos"))
+    assert torch.equal(polar.labels, fcos.labels)
+    left, top, right, bottom = fcos.boxes[0][fcos.labels[0] >= 0].unbind(1)
+    horizontal, vertical = (torch.minimum(a, b) / torch.maximum(a, b) for a, b in ((left, right), (top, bottom)))
+    torch.testing.assert_close(fcos.centerness[fcos.labels >= 0], (horizontal * vertical).sqrt())
+    assert (fcos.centerness[fcos.labels < 0] == 0).all()
+    assert not torch.equal(fcos.centerness, polar.centerness)
 
 
 def test_results_are_in_the_images_pixels():
@@ -134,6 +213,52 @@ def test_pretrained_resnet_is_frozen_at_the_bottom(tmp_path, suffix):
     assert not [name for name, _ in backbone.named_parameters() if "bn" in name]
     levels = backbone(torch.rand(1, 3, 128, 128)).values()
     assert [tuple(level.shape[1:]) for level in levels] == [(256, 128 // s, 128 // s) for s in (8, 16, 32, 64, 128)]
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "words"),
+    [
+        (lambda path: None, FileNotFoundError, "expected a file of weights"),
+        (lambda path: torch.save({"conv1.weight": torch.zeros(1)}, path), ValueError, "are missing and 0 unknown"),
+        (lambda path: torch.save([1, 2], path), ValueError, "expected names and tensors in"),
+        (lambda path: path.write_bytes(b"no weights"), ValueError, "expected tensors and plain containers"),
+    ],
+)
+def test_other_files_are_no_weights(make, error, words, tmp_path):
+    make(tmp_path / "weights.pth")
+    with pytest.raises(error, match=words):
+        load_pretrained(resnet_fpn("resnet18", frozen=True), "resnet18", str(tmp_path / "weights.pth"))
+
+
+def test_caffe_strides_in_the_first_convolution():
+    pytorch, caffe = (resnet_fpn("resnet50", frozen=True, style=style) for style in ("pytorch", "caffe"))
+    assert list(pytorch.state_dict()) == list(caffe.state_dict())
+    for stage in ("layer2", "layer3", "layer4"):
+        first, *others = caffe.body.get_submodule(stage).children()
+        assert (first.conv1.stride, first.conv2.stride) == ((2, 2), (1, 1))
+        assert all(block.conv1.stride == block.conv2.stride == (1, 1) for block in others)
+    assert caffe.body.layer1[0].conv1.stride == (1, 1)
+
+
+def test_deformable_backbone_starts_as_the_plain_one():
+    torch.manual_seed(0)
+    plain, deformable = (resnet_fpn("resnet50", frozen=True, deformable=deformable) for deformable in (False, True))
+    deformable.load_state_dict(plain.state_dict(), strict=False)
+    places = [name for name, module in deformable.named_modules() if isinstance(module, DeformableConv)]
+    assert len(places) == 4 + 6 + 3
+    assert all(name.endswith("conv2") for name in places)
+    image = torch.rand(1, 3, 64, 64)
+    with torch.no_grad():
+        for ours, want in zip(deformable(image).values(), plain(image).values(), strict=True):
+            torch.testing.assert_close(
+                ours, want, rtol=1e-4, atol=1e-4 * float(want.abs().max())
+            )  # sums in another order
+
+
+@pytest.mark.parametrize("change", [{"style": "caffe"}, {"deformable": True}])
+def test_without_bottlenecks_there_is_one_style(change):
+    with pytest.raises(ValueError, match="expected a network of bottlenecks, such as resnet50, got resnet18"):
+        resnet_fpn("resnet18", frozen=True, **change)
 
 
 def test_resnet_from_scratch_trains_everything():

@@ -3,6 +3,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 
 from polarmask.model import PolarHead
 from polarmask.model.loss import polar_losses
@@ -109,6 +110,17 @@ def test_without_box_branch():
     assert output.log_boxes is None
     assert output.log_rays.shape == (1, 20, 36)
     assert not [name for name, _ in head.named_parameters() if "box" in name]
+
+
+def test_deformable_towers_read_at_the_usual_places_first():
+    head = PolarHead(1, in_channels=32, channels=32, depth=2, deformable=True)
+    tower = head.class_tower
+    conv = tower[0]
+    x = torch.randn(1, 32, 6, 5)
+    want = F.conv2d(x, conv.weight / 2, conv.bias, padding=1)  # the sigmoid of 0 is a half
+    torch.testing.assert_close(conv(x), want, rtol=1e-4, atol=1e-5)
+    assert tower[3].bias is not None
+    assert head([x] * LEVELS).log_rays.shape == (1, 150, 36)
 
 
 def test_autocast_keeps_distances_in_float32():

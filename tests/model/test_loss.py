@@ -4,7 +4,7 @@ import torch
 from torchvision.ops import box_iou
 
 from polarmask.model.head import HeadOutput
-from polarmask.model.loss import box_iou_loss, normalizers, polar_losses
+from polarmask.model.loss import box_centerness, box_iou_loss, normalizers, polar_losses
 from polarmask_ops import PolarTargets
 
 RAYS, CLASSES = 8, 3
@@ -64,9 +64,10 @@ def test_normalizers_add_up_over_batches():
 
 
 @pytest.mark.parametrize("label", [-1, -2])
-def test_no_positives_give_zero_with_a_gradient(label):
+@pytest.mark.parametrize("mask_loss", ["polar_iou", "smooth_l1"])
+def test_no_positives_give_zero_with_a_gradient(label, mask_loss):
     given = output(4)
-    losses = polar_losses(given, targets([[label] * 4] * 2))
+    losses = polar_losses(given, targets([[label] * 4] * 2), mask_loss=mask_loss)
     assert losses["mask"] == losses["box"] == losses["centerness"] == 0
     grads = backward(losses, given)
     assert all(grad.isfinite().all() for grad in grads.values())
@@ -82,12 +83,14 @@ def test_ignored_points_cost_nothing():
         assert (grad[1, 0] == 0).all()
 
 
-def test_background_predictions_may_be_anything():
+@pytest.mark.parametrize("mask_loss", ["polar_iou", "smooth_l1"])
+def test_background_predictions_may_be_anything(mask_loss):
     given = output(4)
     with torch.no_grad():
         given.log_boxes[0, 1] = 1e4
         given.log_rays[0, 1] = float("inf")
-    grads = backward(polar_losses(given, targets([[0, -1, -1, -1], [-1, -1, -1, -1]])), given)
+    losses = polar_losses(given, targets([[0, -1, -1, -1], [-1, -1, -1, -1]]), mask_loss=mask_loss)
+    grads = backward(losses, given)
     assert all(grad.isfinite().all() for grad in grads.values())
 
 
@@ -103,3 +106,25 @@ def test_box_offset_widens():
     distances = torch.ones(1, 4)
     loss = box_iou_loss(distances.log(), 2 * distances, torch.tensor([True]), offset=1.0)
     torch.testing.assert_close(loss, -torch.tensor([9 / 25]).log())
+
+
+def test_smooth_l1_by_hand():
+    given, want = output(4), targets([[0, -1, -1, 2], [-1, -1, 1, -1]])
+    losses = polar_losses(given, want, mask_loss="smooth_l1", mask_weight=0.5)
+    positive = want.labels >= 0
+    off = (given.log_rays[positive].exp() - want.rays[positive]).abs()
+    rows = torch.where(off < 1, off**2 / 2, off - 0.5).mean(1)
+    torch.testing.assert_close(losses["mask"], 0.5 * rows.mean())  # all weights are equal
+    torch.testing.assert_close(losses["class"], polar_losses(given, want)["class"])
+
+
+def test_weight_of_the_mask_loss():
+    given, want = output(4), targets([[0, -1, -1, 2], [-1, -1, 1, -1]])
+    torch.testing.assert_close(
+        polar_losses(given, want, mask_weight=0.3)["mask"], 0.3 * polar_losses(given, want)["mask"]
+    )
+
+
+def test_centerness_of_boxes():
+    distances = torch.tensor([[1.0, 2, 4, 2], [3, 3, 3, 3], [0, 1, 0, 1], [0, 1, 2, 1], [0, 0, 0, 0]])
+    assert box_centerness(distances).tolist() == [0.5, 1, 0, 0, 0]
