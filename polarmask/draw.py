@@ -17,6 +17,7 @@ from polarmask_ops import rays_to_polygons
 from .data import DataSet
 from .data.sample import Sample
 from .detector import Detector
+from .matching import Matching
 from .model import PolarMask
 
 SMOOTH = 3  # outlines are drawn at this multiple of the size and scaled down
@@ -132,7 +133,7 @@ def learning_curve(metrics: Path, path: Path) -> None:
 
 def precision_recall(precision: dict[str, np.ndarray], path: Path) -> None:
     """Precision over recall at IoU 0.5, 0.75 and 0.9, the mean of the categories that have instances."""
-    figure = Figure(figsize=(8, 4), layout="constrained")
+    figure = Figure(figsize=(4 * len(precision), 4), layout="constrained")
     for axes, (kind, values) in zip(figure.subplots(1, len(precision), sharey=True), precision.items(), strict=True):
         present = values[:, :, (values > -1).all((0, 1))]
         for iou, row in ((0.5, 0), (0.75, 5), (0.9, 8)):
@@ -140,6 +141,17 @@ def precision_recall(precision: dict[str, np.ndarray], path: Path) -> None:
                 axes.plot(np.linspace(0, 1, present.shape[1]), present[row].mean(1), label=f"IoU {iou}")
         axes.set(title=kind, xlabel="recall", ylabel="precision", xlim=(0, 1), ylim=(0, 1.02))
     figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=3)
+    figure.savefig(path, dpi=150)
+
+
+def matching(rows: Sequence[Matching], path: Path) -> None:
+    """Precision, recall, F1 and panoptic quality over the IoU that a pair needs."""
+    figure = Figure(figsize=(5, 4), layout="constrained")
+    axes = figure.subplots()
+    for name in ("precision", "recall", "F1", "PQ"):
+        axes.plot([row.iou for row in rows], [getattr(row, name.lower()) for row in rows], "o-", label=name)
+    axes.set(xlabel="IoU", xticks=[row.iou for row in rows], ylim=(0, 1.02))
+    axes.legend()
     figure.savefig(path, dpi=150)
 
 

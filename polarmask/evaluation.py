@@ -1,4 +1,4 @@
-"""Mask and box AP of a detector."""
+"""Mask, box and boundary AP of a detector, and one-to-one matching."""
 
 import json
 import time
@@ -9,15 +9,22 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
+from accelerate import PartialState
+from accelerate.utils import gather_object
 from faster_coco_eval import COCO, COCOeval_faster
 from torch import Tensor
 
 from polarmask_ops import polygons_to_rle
 
 from . import draw
-from .config import DataConfig, Parser
+from .config import DataConfig, EvalConfig, Parser
 from .data import DataSet, build_data
 from .detector import Detector, load
+from .matching import Matching, match
+
+KINDS = "segm", "bbox", "boundary"
+AREAS = {"": 0, "s": 1, "m": 2, "l": 3}  # all; below 32² pixels; to 96²; above
 
 
 @dataclass(frozen=True)
@@ -26,15 +33,27 @@ class Evaluation:
 
     metrics: dict[str, float]
     results: list[dict[str, Any]]  # COCO's result format
-    precision: dict[str, np.ndarray]  # of segm and bbox: (10 IoU thresholds 0.5 to 0.95, 101 recalls, categories)
+    precision: dict[str, np.ndarray]  # by kind: (10 IoU thresholds 0.5 to 0.95, 101 recalls, categories)
+    matching: list[Matching]  # by IoU
 
 
-def evaluate(detector: Detector, data: DataSet) -> Evaluation:
-    """Runs a detector on every image and compares, as COCO does.
+def evaluate(detector: Detector, data: DataSet, *, distributed: bool = False) -> Evaluation:
+    """Runs a detector on every image and compares as COCO does, by :class:`polarmask.config.EvalConfig`.
 
-    The metrics are ``segm/AP``, ``segm/AP50``, ``segm/AP75``, the same for ``bbox``, ``segm/AP/NAME`` of each category
-    where there are several (−1 for those without instances), ``instances`` (crowds left out) and ``seconds/image``.
-    ``data`` is one of ``polarmask.data``: ``open_data(root, splits)``, ``Nuclei("test")``, ``Shapes(count)``.
+    ``data`` is one of ``polarmask.data``: ``Coco(root, split)``, ``Nuclei("test")``, ``Shapes(count)``. With
+    ``distributed``, every process of torchrun must call this: each takes a share of the images, all get the same.
+
+    The metrics, −1 where there is no instance of the kind:
+
+    - ``segm/AP`` on masks, the mean over IoU 0.5 to 0.95; ``segm/AP50``, ``segm/AP75``; ``segm/APs``, ``APm``, ``APl``
+      of instances below 32², to 96² and above, in pixels; ``segm/AR1``, ``AR10``, ``AR100`` with so many detections an
+      image (``max_dets``); ``segm/ARs``, ``ARm``, ``ARl``; ``segm/AP/NAME`` of each category, where there are several;
+    - the same for ``bbox``, without the categories, and for ``boundary``: there an overlap is the smaller of the masks'
+      IoU and the IoU of the strips along their insides, ``boundary/dilation`` of the image's diagonal wide (Cheng et
+      al., Boundary IoU);
+    - ``precision/IOU``, ``recall/IOU``, ``F1/IOU``, ``PQ/IOU`` from 0.5 to 0.9, of detections of at least
+      ``score_threshold``: see :func:`polarmask.matching.match`;
+    - ``instances`` (crowds left out) and ``seconds/image``.
 
     Raises
     ------
@@ -46,26 +65,47 @@ def evaluate(detector: Detector, data: DataSet) -> Evaluation:
             f"evaluate: expected data of the categories that the detector knows, {detector.categories}, got also "
             f"{dict(sorted(unknown))}"
         )
-    results: list[dict[str, Any]] = []
-    seconds = 0.0
-    for index in range(len(data)):
+    processes = _processes() if distributed else None
+    rank, world = (processes.process_index, processes.num_processes) if processes else (0, 1)
+    mine = []
+    for index in range(rank, len(data), world):
         sample = data[index]
         began = time.perf_counter()
         found = detector(sample.image)
-        results += coco_results(found, sample.size, sample.image_id, list(detector.categories))
-        seconds += time.perf_counter() - began
+        results = coco_results(found, sample.size, sample.image_id, list(detector.categories))
+        mine.append((index, results, time.perf_counter() - began))
+    every = sorted(gather_object(mine), key=lambda part: part[0]) if world > 1 else mine
+    evaluation = compare(data, [result for _, results, _ in every for result in results], detector.config.eval)
+    evaluation.metrics["seconds/image"] = sum(seconds for _, _, seconds in every) / max(len(data), 1)
+    return evaluation
+
+
+def compare(data: DataSet, results: list[dict[str, Any]], config: EvalConfig) -> Evaluation:
+    """Compares results in COCO's format with what is there; see :func:`evaluate`."""
     truth = COCO(data.ground_truth(), use_deepcopy=True)  # the evaluation writes into it
-    precision = {kind: _precision(truth, results, kind) for kind in ("segm", "bbox")}
     metrics: dict[str, float] = {}
-    for kind, values in precision.items():
-        metrics |= {f"{kind}/AP": _mean(values), f"{kind}/AP50": _mean(values[0]), f"{kind}/AP75": _mean(values[5])}
+    precision = {}
+    for kind in KINDS:
+        evaluation = _evaluate(truth, results, kind, config)
+        # precision: (IoU, recall, category, area, max_dets); recall: the same without the second
+        found, recall = evaluation.eval["precision"], evaluation.eval["recall"]
+        precision[kind] = found[..., 0, -1]
+        metrics |= {f"{kind}/AP": _mean(found[..., 0, -1])}
+        metrics |= {f"{kind}/AP50": _mean(found[0, ..., 0, -1]), f"{kind}/AP75": _mean(found[5, ..., 0, -1])}
+        metrics |= {f"{kind}/AP{size}": _mean(found[..., area, -1]) for size, area in AREAS.items()}
+        metrics |= {f"{kind}/AR{count}": _mean(recall[..., 0, n]) for n, count in enumerate(evaluation.params.maxDets)}
+        metrics |= {f"{kind}/AR{size}": _mean(recall[..., area, -1]) for size, area in AREAS.items() if size}
+    metrics["boundary/dilation"] = config.boundary
     if len(data.categories) > 1:
         metrics |= {
-            f"segm/AP/{name}": _mean(precision["segm"][..., n]) for n, name in enumerate(data.categories.values())
+            f"segm/AP/{data.categories[category]}": _mean(precision["segm"][..., n])
+            for n, category in enumerate(sorted(data.categories))
         }
+    matching = match(truth, results, config.score_threshold)
+    for name in ("precision", "recall", "F1", "PQ"):
+        metrics |= {f"{name}/{each.iou}": getattr(each, name.lower()) for each in matching}
     metrics["instances"] = sum(not entry.get("iscrowd", 0) for entry in truth.anns.values())
-    metrics["seconds/image"] = seconds / max(len(data), 1)
-    return Evaluation(metrics, results, precision)
+    return Evaluation(metrics, results, precision, matching)
 
 
 def coco_results(
@@ -92,12 +132,20 @@ def show(metrics: dict[str, float]) -> None:
         print(f"{name:>24}: {value:.4f}")
 
 
-def _precision(truth: COCO, results: list[dict[str, Any]], kind: str) -> np.ndarray:
-    evaluation = COCOeval_faster(truth, truth.loadRes(deepcopy(results)), kind)  # it writes into them
+def _processes() -> PartialState:
+    return PartialState(cpu=not torch.cuda.is_available())  # not told, it would take the processes for strangers
+
+
+def _evaluate(truth: COCO, results: list[dict[str, Any]], kind: str, config: EvalConfig) -> COCOeval_faster:
+    # With both, a detection's size would be its box's, also when masks are compared.
+    shape = "bbox" if kind == "bbox" else "segmentation"
+    keys = ("image_id", "category_id", "score", shape)
+    found = truth.loadRes([{key: deepcopy(result[key]) for key in keys} for result in results])  # it writes into them
+    evaluation = COCOeval_faster(truth, found, kind, boundary_dilation_ratio=config.boundary)
+    evaluation.params.maxDets = config.max_dets
     evaluation.evaluate()
     evaluation.accumulate()
-    every_area, most_detections = 0, -1
-    return evaluation.eval["precision"][..., every_area, most_detections]
+    return evaluation
 
 
 def _mean(precision: np.ndarray) -> float:
@@ -108,15 +156,27 @@ def _mean(precision: np.ndarray) -> float:
 def main(args: Sequence[str] | None = None) -> None:
     """The command line."""
     parser = Parser(description=__doc__, prog="python -m polarmask.evaluate")
-    parser.add_argument("--weights", required=True, help="File that polarmask.train wrote.")
-    parser.add_argument("--out", help="Folder for metrics.json, results.json (COCO) and precision_recall.png.")
+    parser.add_argument("--weights", required=True, help="File that polarmask.train or polarmask.convert wrote.")
+    parser.add_argument(
+        "--out", help="Folder for metrics.json, results.json (COCO), precision_recall.png and matching.png."
+    )
     parser.add_class_arguments(DataConfig, "data")
+    parser.add_class_arguments(EvalConfig, "eval")
     detector = load(parser.parse_args(args).weights)
     # what is not given is as it was in training
-    parser.set_defaults({f"data.{name}": value for name, value in asdict(detector.config.data).items()})
+    for part in ("data", "eval"):
+        values = asdict(getattr(detector.config, part))
+        parser.set_defaults({f"{part}.{name}": value for name, value in values.items()})
     parsed = parser.instantiate(parser.parse_args(args))
-    config = replace(detector.config, data=parsed.data)
-    evaluation = evaluate(replace(detector, config=config), build_data(config.data, "test", config.seed))
+    config = replace(detector.config, data=parsed.data, eval=parsed.eval)
+    # Images that are denser than those of the training are looked at to the end.
+    chosen = detector.model.postprocess
+    most = max(chosen.max_detections, *config.eval.max_dets)
+    detector.model.postprocess = chosen._replace(max_detections=most)
+    data = build_data(config.data, "test", config.seed)
+    evaluation = evaluate(replace(detector, config=config), data, distributed=True)
+    if not _processes().is_main_process:
+        return
     show(evaluation.metrics)
     if parsed.out is not None:
         out = Path(parsed.out)
@@ -124,3 +184,4 @@ def main(args: Sequence[str] | None = None) -> None:
         (out / "metrics.json").write_text(json.dumps(evaluation.metrics, indent=2) + "\n")
         (out / "results.json").write_text(json.dumps(evaluation.results))
         draw.precision_recall(evaluation.precision, out / "precision_recall.png")
+        draw.matching(evaluation.matching, out / "matching.png")

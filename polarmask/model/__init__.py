@@ -5,10 +5,11 @@ from torch import nn
 from ..config import ModelConfig
 from .backbone import SmallBackbone, resnet_fpn
 from .head import HeadOutput, PolarHead
+from .loss import polar_losses
 from .polarmask import PolarMask
 from .postprocess import PostProcess
 
-__all__ = ["HeadOutput", "PolarHead", "PolarMask", "PostProcess", "build_model"]
+__all__ = ["HeadOutput", "PolarHead", "PolarMask", "PostProcess", "build_model", "polar_losses"]
 
 
 def build_model(config: ModelConfig, num_classes: int) -> PolarMask:

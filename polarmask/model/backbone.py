@@ -177,7 +177,7 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
         return load_file(path)
     try:
         content: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, AttributeError, KeyError, IndexError) as error:
+    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, AttributeError, LookupError) as error:
         raise ValueError(f"read_weights: expected tensors and plain containers in {path}: {error}") from error
     if isinstance(content, dict):
         content = content.get("state_dict", content)

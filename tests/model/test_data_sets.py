@@ -85,6 +85,7 @@ class Oracle:
 
     def __init__(self, data, change, patch):
         self.truth, self.categories, self.change = data.ground_truth(), data.categories, change
+        self.config = polarmask.Config()
         patch.setattr("polarmask.evaluation.coco_results", self.results)
 
     def __call__(self, image):

@@ -5,6 +5,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from polarmask.convert import rename
 from polarmask.model import PolarHead
 from polarmask.model.loss import polar_losses
 from polarmask_ops import PolarTargets
@@ -20,29 +21,10 @@ def golden(name):
 
 
 def released_head():
-    """The released head's weights under our names, rays in our order."""
-    state = {key.removeprefix("sd."): value for key, value in golden("head_state").items()}
-    names = {
-        "cls_convs": "class_tower",
-        "reg_convs": "box_tower",
-        "mask_convs": "mask_tower",
-        "polar_cls": "classes",
-        "polar_centerness": "centerness",
-        "polar_reg": "boxes",
-        "polar_mask": "rays",
-    }
-    ours = {}
-    for key, value in state.items():
-        part, *rest = key.split(".")
-        if part.endswith("convs"):
-            block, kind, field = rest
-            ours[f"{names[part]}.{3 * int(block) + (kind == 'gn')}.{field}"] = value
-        elif part in names:
-            ours[f"{names[part]}.{rest[0]}"] = value[OURS] if part == "polar_mask" else value
-    ours["ray_scales"] = torch.stack([state[f"scales_mask.{level}.scale"] for level in range(LEVELS)])
-    ours["box_scales"] = torch.stack([state[f"scales_bbox.{level}.scale"] for level in range(LEVELS)])
+    """The released head, converted."""
+    state = {key.replace("sd.", "bbox_head."): value for key, value in golden("head_state").items()}
     head = PolarHead(CLASSES, RAYS, in_channels=64, channels=64)
-    head.load_state_dict(ours)
+    head.load_state_dict({name.removeprefix("head."): value for name, value in rename(state).items()})
     return head
 
 
