@@ -299,9 +299,9 @@ def test_kernels_agree_on_more_rows_than_their_grid_has():
 
 
 @given(st.integers(3, 72), st.integers(0, 71), st.integers(0, 2**31))
-def test_invariants(num_rays, turn, seed):
+def test_invariants(device, num_rays, turn, seed):
     generator = torch.Generator().manual_seed(seed)
-    a, b = (torch.rand(4, num_rays, dtype=torch.float64, generator=generator) for _ in range(2))
+    a, b = (torch.rand(4, num_rays, dtype=torch.float64, generator=generator).to(device) for _ in range(2))
     iou = polar_iou(a, b)
     assert ((iou >= 0) & (iou <= 1)).all()
     assert (polar_iou(a, a) == 1).all()
@@ -319,8 +319,8 @@ def test_invariants(num_rays, turn, seed):
     ),
     st.sampled_from([1, 2]),
 )
-def test_hostile_values(values, power):
-    pred, target = torch.tensor(values).view(2, 1, 3)
+def test_hostile_values(device, values, power):
+    pred, target = torch.tensor(values, device=device).view(2, 1, 3)
     iou = polar_iou(pred, target, power=power)
     assert ((iou >= 0) & (iou <= 1)).all()
     centerness = polar_centerness(pred)

@@ -238,7 +238,7 @@ def same_everywhere(shapes, size, to_masks, to_rle, to_labels):
     masks, rle = to_masks(*shapes, size), to_rle(*shapes, size)
     assert torch.equal(rle.to_masks(), masks)
     assert RLE.from_masks(masks) == rle
-    assert (to_labels(*shapes, size).numpy() == reference.labels_of(masks.numpy())).all()
+    assert (to_labels(*shapes, size).cpu().numpy() == reference.labels_of(masks.cpu().numpy())).all()
     return masks
 
 
@@ -249,12 +249,12 @@ def coordinates(shape):
 
 @settings(max_examples=30 if EMULATED else 150, deadline=None)
 @given(st.data())
-def test_hostile_polygons(data):
+def test_hostile_polygons(device, data):
     polygons = data.draw(coordinates((2, data.draw(st.integers(0, 8)), 2)))
-    polygons = polygons.to(data.draw(st.sampled_from(GEOMETRY)))
+    polygons = polygons.to(device, data.draw(st.sampled_from(GEOMETRY)))
     size = data.draw(st.tuples(st.integers(0, 24), st.integers(0, 24)))
     masks = same_everywhere((polygons,), size, polygons_to_masks, polygons_to_rle, polygons_to_labels)
-    assert (masks.numpy() == reference.polygons_to_masks(polygons.numpy(), size)).all()
+    assert (masks.cpu().numpy() == reference.polygons_to_masks(polygons.cpu().numpy(), size)).all()
     assert torch.equal(polygons_to_masks(polygons.flip(1), size), masks)
     rle = polygons_to_rle(polygons, size, rule="coco")
     assert rle == RLE.from_masks(rle.to_masks())
@@ -264,10 +264,11 @@ def test_hostile_polygons(data):
 
 @settings(max_examples=30 if EMULATED else 150, deadline=None)
 @given(st.data())
-def test_hostile_rays(data):
+def test_hostile_rays(device, data):
     num_rays = data.draw(st.sampled_from([3, 4, 5, 8, 36, 360]))
     rays = torch.where(torch.rand(2, num_rays) < 0.2, data.draw(coordinates((2, 1))), torch.rand(2, num_rays) * 20)
     centers, scale = data.draw(coordinates((2, 2))), data.draw(st.none() | coordinates((2,)) | coordinates((2, 2)))
+    centers, rays, scale = (None if tensor is None else tensor.to(device) for tensor in (centers, rays, scale))
     size = data.draw(st.tuples(st.integers(0, 24), st.integers(0, 24)))
     polygons = rays_to_polygons(centers, rays)
     if scale is not None:
@@ -282,13 +283,15 @@ def test_hostile_rays(data):
 
 @settings(max_examples=30 if EMULATED else 100, deadline=None)
 @given(st.data())
-def test_hostile_outlines(data):
+def test_hostile_outlines(device, data):
     segments = data.draw(coordinates((data.draw(st.integers(0, 9)), 4)))
     cuts = data.draw(st.lists(st.integers(0, len(segments)), max_size=3))
     outlines = Outlines(segments, torch.tensor([0, *sorted(cuts), len(segments)]))
     size = data.draw(st.tuples(st.integers(0, 24), st.integers(0, 24)))
-    masks = same_everywhere((outlines,), size, outlines_to_masks, outlines_to_rle, outlines_to_labels)
-    assert (masks.numpy() == reference.outlines_to_masks(Outlines(segments.numpy(), outlines.offsets), size)).all()
+    masks = same_everywhere((outlines.to(device),), size, outlines_to_masks, outlines_to_rle, outlines_to_labels)
+    assert (
+        masks.cpu().numpy() == reference.outlines_to_masks(Outlines(segments.numpy(), outlines.offsets), size)
+    ).all()
 
 
 def test_extremes_of_float64():

@@ -7,6 +7,7 @@ import torch
 
 from polarmask_ops import _C
 
+KERNEL = re.compile(r"__global__\s+void\s+(?:__launch_bounds__\([^)]*\)\s*)?(\w+)\(")
 CSRC = Path(__file__).parents[1] / "csrc"
 
 
@@ -21,7 +22,7 @@ def main() -> None:
     # A registered host function may still refuse CUDA tensors, and a .cu file may have been left out: what the library
     # holds tells.
     content = library.read_bytes()
-    kernels = {name for path in CSRC.rglob("*.cu") for name in re.findall(r"\b(\w+_kernel)\(", path.read_text())}
+    kernels = {name for path in CSRC.rglob("*.cu") for name in KERNEL.findall(path.read_text())}
     missing = [name for name in sorted(kernels) if name.encode() not in content]
     assert not missing, f"kernels that are not in {library}: {', '.join(missing)}"
     refusing = [path.name for path in CSRC.rglob("*.cpp") if "no_cuda_kernel(" in path.read_text()]
