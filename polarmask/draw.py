@@ -155,6 +155,19 @@ def matching(rows: Sequence[Matching], path: Path) -> None:
     figure.savefig(path, dpi=150)
 
 
+def ablation(grids: dict[str, list[tuple[str, float]]], folder: Path) -> None:
+    """AP of the settings of each grid, as ``ablation.png``."""
+    figure = Figure(figsize=(3 * len(grids), 3.5), layout="constrained")
+    panels = figure.subplots(1, len(grids), sharey=True, squeeze=False)[0]
+    for axes, (grid, settings) in zip(panels, grids.items(), strict=True):
+        names, values = zip(*settings, strict=True)
+        axes.bar_label(axes.bar(names, [100 * value for value in values]), fmt="%.1f")
+        axes.tick_params("x", labelrotation=30)
+        axes.set(title=grid)
+    panels[0].set(ylabel="mask AP")
+    figure.savefig(folder / "ablation.png", dpi=120)
+
+
 def shown(image: Tensor) -> tuple[Image.Image, int]:
     """The image to draw on, and how much larger it is than the tensor."""
     low, high = float(image.min()), float(np.percentile(image.cpu().numpy(), 99.8))

@@ -131,6 +131,7 @@ def test_recipes_are_the_published_ones(backbone, schedule):
     assert (optim.bias_lr_factor, optim.bias_decay_factor) == (2, 0)
     assert data.train_heights == ((640, 800) if schedule.endswith("2x") else None)
     assert (data.flip, data.keep_aspect, model.pad_multiple) == (0.5, False, 128)
+    assert (data.crowd, data.min_area, data.min_side, data.keep_empty) == ("background", 16, 10, False)
     assert model.backbone == BACKBONES[backbone.split("_")[0]]
     assert model.deformable_backbone == model.deformable_head == schedule.startswith("dcn")
     caffe = backbone.endswith("caffe")

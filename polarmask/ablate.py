@@ -1,0 +1,146 @@
+"""``python -m polarmask.ablate --grid rays``: the paper's ablations, all trained alike, as a table and a picture.
+
+Every setting has the same seed, images and steps; what several grids share is trained once.
+"""
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+from . import draw
+from .config import Config, Parser, build_config
+from .data import build_data
+from .detector import load
+from .evaluation import evaluate
+from .trainer import train
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A line of the paper's Table 1."""
+
+    name: str
+    model: Mapping[str, Any]  # changed options
+    published: float  # mask AP on COCO minival, R50
+    scale: float = 1.0  # of the images that are evaluated on
+
+
+GRIDS = {
+    "rays": [
+        Setting("18 rays", {"num_rays": 18}, 26.2),
+        Setting("24 rays", {"num_rays": 24}, 27.3),
+        Setting("36 rays", {"num_rays": 36}, 27.7),
+        Setting("72 rays", {"num_rays": 72}, 27.6),
+    ],
+    "loss": [
+        Setting("smooth L1 × 0.3", {"mask_loss": "smooth_l1", "mask_weight": 0.3}, 25.1),
+        Setting("Polar IoU", {}, 27.7),
+    ],
+    "centerness": [
+        Setting("of FCOS", {"centerness": "fcos"}, 27.7),
+        Setting("polar", {}, 29.1),
+    ],
+    "box": [
+        Setting("with box branch", {}, 27.7),
+        Setting("without", {"box_branch": False}, 27.5),
+    ],
+    "scale": [
+        Setting("scale 400 of 800", {}, 22.9, 0.5),
+        Setting("scale 600 of 800", {}, 27.6, 0.75),
+        Setting("scale 800 of 800", {}, 29.1),
+    ],
+}
+
+
+@dataclass(frozen=True)
+class Row:
+    """What a setting reaches."""
+
+    grid: str
+    name: str
+    metrics: dict[str, float]  # of :func:`polarmask.evaluate`
+    published: float
+
+
+def ablate(config: Config, grids: Sequence[str] = tuple(GRIDS)) -> list[Row]:
+    """Trains and evaluates the settings of some ``GRIDS``, whose changes apply to ``config``.
+
+    Writes into ``config.out``: a folder for each training, ``ablation.md``, ``ablation.json`` and ``ablation.png``.
+
+    Raises
+    ------
+    ValueError
+        If a grid does not exist.
+    """
+    if unknown := set(grids) - set(GRIDS):
+        raise ValueError(f"ablate: expected grids out of {', '.join(GRIDS)}, got {', '.join(sorted(unknown))}")
+    if config.data.dataset == "shapes" and config.data.resize is None:
+        config = replace(config, data=replace(config.data, resize=(config.data.size, config.data.size)))
+    out = Path(config.out)
+    trained: set[Path] = set()
+    rows = [
+        Row(grid, setting.name, _measure(config, setting, trained), setting.published)
+        for grid in grids
+        for setting in GRIDS[grid]
+    ]
+    (out / "ablation.md").write_text(table(rows))
+    (out / "ablation.json").write_text(json.dumps([row.__dict__ for row in rows], indent=2) + "\n")
+    draw.ablation({grid: [(r.name, r.metrics["segm/AP"]) for r in rows if r.grid == grid] for grid in grids}, out)
+    return rows
+
+
+def table(rows: Sequence[Row]) -> str:
+    """The rows in Markdown, and the pairs whose order is not the paper's."""
+    lines = ["| grid | setting | AP | AP50 | AP75 | published AP |", "| --- | --- | --- | --- | --- | --- |"]
+    for row in rows:
+        ours = " | ".join(f"{100 * row.metrics[f'segm/{name}']:.1f}" for name in ("AP", "AP50", "AP75"))
+        lines.append(f"| {row.grid} | {row.name} | {ours} | {row.published} |")
+    turned = [
+        f"{a.name} {'above' if a.metrics['segm/AP'] > b.metrics['segm/AP'] else 'below'} {b.name}"
+        for a, b in combinations(rows, 2)
+        if a.grid == b.grid and (a.metrics["segm/AP"] - b.metrics["segm/AP"]) * (a.published - b.published) < 0
+    ]
+    lines += ["", f"Not in the paper's order: {', '.join(turned) or 'none'}."]
+    return "\n".join(lines) + "\n"
+
+
+def _measure(config: Config, setting: Setting, trained: set[Path]) -> dict[str, float]:
+    changes = {name: value for name, value in setting.model.items() if value != getattr(config.model, name)}
+    out = Path(config.out) / ("-".join(f"{name}-{value}" for name, value in changes.items()) or "base")
+    if out not in trained:
+        train(replace(config, model=replace(config.model, **changes), out=str(out), evaluate_every=0))
+        trained.add(out)
+    if setting.scale == 1:
+        metrics: dict[str, float] = json.loads((out / "metrics.json").read_text())
+        return metrics
+    if config.data.resize is None:
+        raise ValueError("ablate: expected data.resize, which the scales are shares of, got none")
+    detector = load(out / "last.safetensors")
+    data = replace(config.data, test_scale=round(setting.scale * config.data.resize[1]))
+    detector = replace(detector, config=replace(detector.config, data=data))
+    return evaluate(detector, build_data(data, "test", config.seed)).metrics
+
+
+def main(args: Sequence[str] | None = None) -> None:
+    """The command line."""
+    parser = Parser(description=__doc__, prog="python -m polarmask.ablate")
+    parser.add_argument(
+        "--grid", choices=[*GRIDS, "all"], default="all", help="Which ablation; all of them by default."
+    )
+    parser.add_class_arguments(Config)
+    given = list(sys.argv[1:] if args is None else args)
+    if not any(arg.split("=")[0] == "--config" for arg in given):
+        given += ["--config", "shapes"]
+    parsed = parser.parse_args(given)
+    config = build_config(parser, parsed)
+    rows = ablate(config, tuple(GRIDS) if parsed.grid == "all" else [parsed.grid])
+    print(table(rows))
+    print(f"{config.out}: ablation.md, ablation.json, ablation.png, a folder for each training")
+
+
+if __name__ == "__main__":
+    main()
