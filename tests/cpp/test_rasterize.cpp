@@ -76,7 +76,7 @@ void coco_crossings_are_those_of_the_walk() {
 std::vector<int32_t> runs_of(const std::vector<bool>& pixels, int64_t height, int64_t width) {
   const std::vector<uint8_t> bytes(pixels.begin(), pixels.end());
   ColumnRows rows;
-  rows.collect(reinterpret_cast<const bool*>(bytes.data()), height, width);
+  rows.collect(bytes.data(), height, width);
   std::vector<int32_t> counts;
   rows.append_runs(height, width, counts);
   return counts;

@@ -7,9 +7,11 @@
 #include "../../common/check.h"
 #include "../../common/device.h"
 #include "../../common/directions.h"
+#include "../../common/isa.h"
 #include "../../common/ragged.h"
 #include "../../common/torch.h"
 #include "build_runs.h"
+#include "empty_masks.h"
 #include "rle.h"
 #include "runs.h"
 
@@ -49,17 +51,29 @@ void gather(const Shapes& shapes, int64_t n, int64_t first, int64_t last, std::v
   if (!finite) edges.clear();
 }
 
-// Pixels of the columns from `origin` on, as bytes: all zero between two shapes.
+// Pixels of the columns from `origin` on, as bytes, all zero.
 struct Plane {
-  uint8_t* toggles;
+  uint8_t* pixels;
   int64_t origin, stride;
+
+  uint8_t* at(int64_t row, int64_t column) const { return pixels + row * stride + column - origin; }
 };
 
+// The pixels that a shape may cover; no row when it covers none.
+struct Bounds {
+  int64_t top, bottom, begin, end;  // rows, columns
+};
+
+// a += b, bit by bit modulo 2; whether anything is left.
+bool add_row(uint8_t* __restrict a, const uint8_t* __restrict b, int64_t count) {
+  uint8_t any = 0;
+  for (int64_t c = 0; c < count; ++c) any |= a[c] ^= b[c];
+  return any != 0;
+}
+
 // Toggles the crossings in the plane and sums them up downwards, which runs along the rows although the crossings are
-// per column. Calls paint(row, begin, end) for the rows of the shape; inside[column - origin] says what is in.
-template <class Paint>
-void sweep(const std::vector<CenterCrossings>& edges, Plane plane, int64_t height, std::vector<uint8_t>& inside,
-           Paint&& paint) {
+// per column. Then 1 is inside.
+Bounds fill(const std::vector<CenterCrossings>& edges, Plane plane, int64_t height) {
   int64_t top = height, bottom = 0, begin = INT64_MAX, end = 0;
   for (const CenterCrossings& edge : edges) {
     begin = std::min(begin, edge.begin), end = std::max(end, edge.end);
@@ -67,54 +81,52 @@ void sweep(const std::vector<CenterCrossings>& edges, Plane plane, int64_t heigh
       const int64_t row = edge.row(column, height);
       if (row == height) continue;
       top = std::min(top, row), bottom = std::max(bottom, row);
-      plane.toggles[row * plane.stride + column - plane.origin] ^= 1;
+      *plane.at(row, column) ^= 1;
     }
   }
-  std::fill(inside.begin(), inside.end(), uint8_t{0});
-  uint8_t any = 1;
-  for (int64_t row = top; row < height && (any || row <= bottom); ++row) {
-    uint8_t* toggles = plane.toggles + row * plane.stride;
-    any = 0;
-    for (int64_t c = begin - plane.origin; c < end - plane.origin; ++c) {
-      any |= inside[c] ^= toggles[c];
-      toggles[c] = 0;
-    }
-    paint(row, begin, end);
-  }
+  int64_t row = top + 1;
+  for (bool any = true; row < height && (any || row <= bottom); ++row)
+    any = add_row(plane.at(row, begin), plane.at(row - 1, begin), end - begin);
+  return {top, std::min(row, height), begin, end};
 }
 
 template <class Shapes>
 void draw_masks(const MasksParams<Shapes>& p) {
-  const int64_t height = p.height, width = p.width;
   parallel_for(0, p.shapes.size(), 1, [&](int64_t first, int64_t last) {
     std::vector<CenterCrossings> edges;
-    std::vector<uint8_t> inside(width);
     for (int64_t n = first; n < last; ++n) {
-      uint8_t* const mask = p.masks + n * height * width;
-      std::fill_n(mask, height * width, uint8_t{0});
-      gather(p.shapes, n, 0, width, edges);
-      sweep(edges, {mask, 0, width}, height, inside, [&](int64_t row, int64_t begin, int64_t end) {
-        std::copy(inside.data() + begin, inside.data() + end, mask + row * width + begin);
-      });
+      gather(p.shapes, n, 0, p.width, edges);
+      const Plane mask{p.masks + n * p.height * p.width, 0, p.width};
+      with_isa([&] { fill(edges, mask, p.height); });
     }
   });
 }
 
+// Leaves the plane zero.
+void paint(const std::vector<CenterCrossings>& edges, Plane plane, int64_t height, int32_t* labels, int64_t width,
+           int32_t label) {
+  const Bounds bounds = fill(edges, plane, height);
+  for (int64_t row = bounds.top; row < bounds.bottom; ++row) {
+    const int64_t count = bounds.end - bounds.begin;
+    uint8_t* __restrict inside = plane.at(row, bounds.begin);
+    int32_t* __restrict pixels = labels + row * width + bounds.begin;
+    for (int64_t c = 0; c < count; ++c) pixels[c] = inside[c] ? label : pixels[c];
+    std::fill_n(inside, count, uint8_t{0});
+  }
+}
+
 template <class Shapes>
 void draw_labels(const LabelsParams<Shapes>& p) {
-  const int64_t height = p.height, width = p.width;
-  parallel_for(0, width, kColumnsPerTask, [&](int64_t first, int64_t last) {
+  parallel_for(0, p.width, kColumnsPerTask, [&](int64_t first, int64_t last) {
     const int64_t columns = last - first;
-    for (int64_t row = 0; row < height; ++row) std::fill_n(p.labels + row * width + first, columns, 0);
+    for (int64_t row = 0; row < p.height; ++row) std::fill_n(p.labels + row * p.width + first, columns, 0);
     std::vector<CenterCrossings> edges;
-    std::vector<uint8_t> toggles(height * columns), inside(columns);
+    std::vector<uint8_t> pixels(p.height * columns);
     for (int64_t position = 0; position < p.count; ++position) {
       const int64_t n = p.order ? p.order[position] : position;
-      const auto label = static_cast<int32_t>(n + 1);
       gather(p.shapes, n, first, last, edges);
-      sweep(edges, {toggles.data(), first, columns}, height, inside, [&](int64_t row, int64_t begin, int64_t end) {
-        int32_t* pixels = p.labels + row * width;
-        for (int64_t c = begin; c < end; ++c) pixels[c] = inside[c - first] ? label : pixels[c];
+      with_isa([&] {
+        paint(edges, {pixels.data(), first, columns}, p.height, p.labels, p.width, static_cast<int32_t>(n + 1));
       });
     }
   });
@@ -145,8 +157,8 @@ std::tuple<Tensor, Tensor> make_runs(const Shapes& shapes, ImageSize size, const
 template <class Shapes>
 Tensor to_masks(const char* op, const Shapes& shapes, const Tensor& like, int64_t height, int64_t width) {
   const ImageSize size = checked_size(op, height, width);
-  const Tensor masks = torch::stable::new_empty(like, {shapes.size(), height, width}, ScalarType::Bool);
-  if (height * width == 0) return masks;
+  const Tensor masks = empty_masks(like, shapes.size(), height, width);
+  if (masks.numel() == 0) return masks;
   const MasksParams<Shapes> params{shapes, size.height, size.width, mutable_data_of<uint8_t>(masks)};
   run_on(op, like, [&] { draw_masks(params); }, [&](auto stream) { return launch_masks(params, stream); });
   return masks;

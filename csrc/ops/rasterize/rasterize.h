@@ -169,6 +169,7 @@ struct CenterCrossings {
 struct CocoCrossings {
   double x0, y0;       // fifths: where the walk starts, the lower end on the longer axis
   double slope;        // of the shorter axis against the longer one
+  double inverse;      // 1 / slope, nearly
   int64_t steps;       // along the longer axis
   bool steep;          // the longer axis is y
   int64_t begin, end;  // columns
@@ -187,7 +188,9 @@ struct CocoCrossings {
     }
     x0 = static_cast<double>(ax), y0 = static_cast<double>(ay);
     steps = max_of(dx, dy);
-    slope = static_cast<double>(steep ? bx - ax : by - ay) / static_cast<double>(steps);
+    const auto shorter = static_cast<double>(steep ? bx - ax : by - ay), longer = static_cast<double>(steps);
+    slope = shorter / longer;
+    inverse = longer / shorter;
   }
 
   PM_HD int64_t row(int64_t column, int64_t height) const {
@@ -214,8 +217,8 @@ struct CocoCrossings {
       const double x = x0 + slope * static_cast<double>(t) + 0.5;
       return slope > 0.0 ? x >= wall : x < wall;
     };
-    // The division may err by a step; the walk's own arithmetic has the last word.
-    int64_t t = clamped_ceil((wall - 0.5 - x0) / slope, 1, steps);
+    // This may err by a step; the walk's own arithmetic has the last word.
+    int64_t t = clamped_ceil((wall - 0.5 - x0) * inverse, 1, steps);
     while (t > 1 && passed(t - 1)) --t;
     while (t < steps && !passed(t)) ++t;
     return static_cast<int64_t>(y0) + t - 1;

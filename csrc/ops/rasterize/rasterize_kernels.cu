@@ -29,6 +29,9 @@ constexpr int kWords = 40;     // shared memory of a lane: 1,280 rows, 20 KB a b
 constexpr int64_t kRows = kWords * kWordRows;
 constexpr int kRunsColumns = kStripColumns - 1;
 
+// Blocks a multiprocessor shall hold at least. Without this word the compiler aims higher, and spills.
+constexpr int kStripBlocks = 4;
+
 using Words = uint32_t[kWords][kWarpSize];
 
 // The columns `first` … `last` − 1 of an image of this height; the lane's is column(). It may lie outside.
@@ -108,7 +111,7 @@ __global__ void __launch_bounds__(kThreads) polygons_kernel(PolygonsParams<T> p)
 }
 
 template <class Shapes>
-__global__ void __launch_bounds__(kStripThreads) masks_kernel(MasksParams<Shapes> p) {
+__global__ void __launch_bounds__(kStripThreads, kStripBlocks) masks_kernel(MasksParams<Shapes> p) {
   __shared__ Words words[kStripWarps];
   for_strips(p.shapes.size(), ceil_div(p.width, kStripColumns), [&](int64_t n, int64_t index) {
     const Strip strip = strip_of(index, p.height, p.width);
@@ -120,7 +123,7 @@ __global__ void __launch_bounds__(kStripThreads) masks_kernel(MasksParams<Shapes
 
 // Each pixel becomes one more than the last position of a shape that covers it.
 template <class Shapes>
-__global__ void __launch_bounds__(kStripThreads) labels_kernel(LabelsParams<Shapes> p) {
+__global__ void __launch_bounds__(kStripThreads, kStripBlocks) labels_kernel(LabelsParams<Shapes> p) {
   __shared__ Words words[kStripWarps];
   for_strips(p.count, ceil_div(p.width, kStripColumns), [&](int64_t position, int64_t index) {
     const int64_t n = p.order ? p.order[position] : position;
@@ -147,7 +150,7 @@ __device__ bool first_changes(bool first_inside, int64_t toggles) {
 }
 
 template <class Crossings, class Shapes>
-__global__ void __launch_bounds__(kStripThreads)
+__global__ void __launch_bounds__(kStripThreads, kStripBlocks)
     count_runs_kernel(RunsParams<Shapes> p, int64_t columns, int64_t* lengths) {
   __shared__ Words words[kStripWarps];
   for_strips(p.shapes.size(), ceil_div(columns, kRunsColumns), [&](int64_t n, int64_t index) {
@@ -167,7 +170,7 @@ __global__ void __launch_bounds__(kStripThreads)
 }
 
 template <class Crossings, class Shapes>
-__global__ void __launch_bounds__(kStripThreads) emit_runs_kernel(RunsParams<Shapes> p, RunsOut out) {
+__global__ void __launch_bounds__(kStripThreads, kStripBlocks) emit_runs_kernel(RunsParams<Shapes> p, RunsOut out) {
   __shared__ Words words[kStripWarps];
   write_offsets(out);
   Words& mine = words[threadIdx.x / kWarpSize];

@@ -7,10 +7,12 @@
 
 #include "../../common/check.h"
 #include "../../common/device.h"
+#include "../../common/isa.h"
 #include "../../common/ragged.h"
 #include "../../common/rle.h"
 #include "../../common/torch.h"
 #include "build_runs.h"
+#include "empty_masks.h"
 #include "runs.h"
 
 namespace polarmask {
@@ -51,7 +53,8 @@ std::tuple<Tensor, Tensor> masks_to_rle(const Tensor& masks_in) {
         [&](const RunsOut& out, auto stream) { return launch_emit_mask_runs(params, out, stream); });
   return build_ragged<int32_t>(params.count, masks, ScalarType::Int, [&] {
     return [=, rows = ColumnRows()](int64_t n, std::vector<int32_t>& counts) mutable {
-      rows.collect(params.masks + n * size.height * size.width, size.height, size.height > 0 ? size.width : 0);
+      const auto* const mask = reinterpret_cast<const uint8_t*>(params.masks) + n * size.height * size.width;
+      with_isa([&] { rows.collect(mask, size.height, size.height > 0 ? size.width : 0); });
       rows.append_runs(size.height, size.width, counts);
     };
   });
@@ -60,7 +63,6 @@ std::tuple<Tensor, Tensor> masks_to_rle(const Tensor& masks_in) {
 void draw_runs(const RlePixelsParams& p, uint8_t* masks) {
   for_instances(p.runs.size, 1, [&](int64_t n) {
     uint8_t* const mask = masks + n * p.height * p.width;
-    std::fill_n(mask, p.height * p.width, uint8_t{0});
     visit_runs(p.runs.row(n), p.runs.length(n), [&](int64_t begin, int64_t end) {
       int64_t column = begin / p.height, row = begin % p.height;
       for (int64_t pixel = begin; pixel < end; ++pixel) {
@@ -100,9 +102,9 @@ Tensor rle_to_masks(const Tensor& counts, const Tensor& offsets, int64_t height,
   constexpr auto op = "rle_to_masks";
   std::optional<Tensor> masks;
   with_runs(op, counts, offsets, checked_size(op, height, width), [&](const Tensor& like, const RlePixelsParams& p) {
-    masks = torch::stable::new_empty(like, {p.runs.size, height, width}, ScalarType::Bool);
+    masks = empty_masks(like, p.runs.size, height, width);
     auto* const pixels = mutable_data_of<uint8_t>(*masks);
-    if (height * width == 0) return;
+    if (masks->numel() == 0) return;
     run_on(
         op, like, [&] { draw_runs(p, pixels); }, [&](auto stream) { return launch_masks_of_runs(p, pixels, stream); });
   });
@@ -151,8 +153,13 @@ std::tuple<Tensor, Tensor> rle_to_strings(const Tensor& counts_in, const Tensor&
         });
   return build_ragged<uint8_t>(runs.size, counts, ScalarType::Byte, [&] {
     return [&](int64_t n, std::vector<uint8_t>& string) {
-      for (int64_t k = 0; k < runs.length(n); ++k)
-        encode_count(runs.row(n), k, [&](uint8_t character) { string.push_back(character); });
+      const int32_t* const counts = runs.row(n);
+      const int64_t length = runs.length(n);
+      const size_t before = string.size();
+      string.resize(before + length * kMaxCharsPerCount);
+      uint8_t* next = string.data() + before;
+      for (int64_t k = 0; k < length; ++k) encode_count(counts, k, [&](uint8_t character) { *next++ = character; });
+      string.resize(next - string.data());
     };
   });
 }
