@@ -3,6 +3,7 @@
 import colorsys
 import json
 from collections.abc import Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from torch import Tensor
 
 from polarmask_ops import rays_to_polygons
 
-from .data import DataSet
+from .data import DataSet, readable
 from .data.sample import Sample
 from .detector import Detector
 from .matching import Matching
@@ -66,8 +67,7 @@ def truth(sample: Sample) -> Image.Image:
 def sample_predictions(detector: Detector, data: DataSet, path: Path, count: int = 4) -> None:
     """The first images of a data set: on the left what is there, on the right what is found."""
     rows = []
-    for index in range(min(count, len(data))):
-        sample = data[index]
+    for _, sample in islice(readable(data, detector.config.data.invalid), count):
         rows.append(beside([truth(sample), detections(sample.image, detector(sample.image), detector)]))
     sheet = Image.new("RGB", (max(row.width for row in rows), sum(row.height for row in rows)))
     top = 0

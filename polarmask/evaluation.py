@@ -19,7 +19,7 @@ from polarmask_ops import polygons_to_rle
 
 from . import draw
 from .config import DataConfig, EvalConfig, Parser
-from .data import DataSet, build_data
+from .data import DataSet, build_data, readable
 from .detector import Detector, load
 from .matching import Matching, match
 
@@ -40,7 +40,8 @@ class Evaluation:
 def evaluate(detector: Detector, data: DataSet, *, distributed: bool = False) -> Evaluation:
     """Runs a detector on every image and compares as COCO does, by :class:`polarmask.config.EvalConfig`.
 
-    ``data`` is one of ``polarmask.data``: ``Coco(root, split)``, ``Nuclei("test")``, ``Shapes(count)``. With
+    ``data`` is one of ``polarmask.data``: ``open_data(root, splits)``, ``Nuclei("test")``, ``Shapes(count)``. Images
+    that cannot be read, where ``data.invalid`` is skip, have no detections: their instances count as missed. With
     ``distributed``, every process of torchrun must call this: each takes a share of the images, all get the same.
 
     The metrics, −1 where there is no instance of the kind:
@@ -68,8 +69,7 @@ def evaluate(detector: Detector, data: DataSet, *, distributed: bool = False) ->
     processes = _processes() if distributed else None
     rank, world = (processes.process_index, processes.num_processes) if processes else (0, 1)
     mine = []
-    for index in range(rank, len(data), world):
-        sample = data[index]
+    for index, sample in readable(data, detector.config.data.invalid, range(rank, len(data), world)):
         began = time.perf_counter()
         found = detector(sample.image)
         results = coco_results(found, sample.size, sample.image_id, list(detector.categories))

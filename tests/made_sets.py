@@ -8,6 +8,10 @@ import yaml
 from PIL import Image
 from pycocotools import mask as coco_mask
 
+from polarmask.audit import audit
+from polarmask.config import Config, DataConfig, ModelConfig
+from polarmask.data import open_data
+
 SIZE = (48, 64)
 COUNT = 3  # images; the last one is empty
 RECTANGLES = [(4, 6, 20, 18), (25, 5, 45, 20), (40, 30, 60, 44)]  # x0, y0, x1, y1: the same polygon in every format
@@ -134,3 +138,24 @@ MAKERS = {
     "cellpose": cellpose,
     "voc": voc,
 }
+
+
+# One image in COCO's JSON, with any annotations; and audits.
+
+SMALL = ModelConfig(strides=[4], ranges=[(-1, 1e8)])
+SQUARE = [5, 5, 25, 5, 25, 25, 5, 25]
+
+
+def audited(root, model=SMALL, **options):
+    config = Config(model=model, data=DataConfig(root=str(root), **options))
+    return audit(open_data(root, config=config.data), config)
+
+
+def write_coco(root, annotations, size=(40, 60), images=None):
+    root.mkdir(exist_ok=True)
+    Image.new("RGB", size[::-1]).save(root / "image.png")
+    images = images or [{"id": 1, "file_name": "image.png", "height": size[0], "width": size[1]}]
+    entries = [{"id": n, "image_id": 1, "category_id": 1, **entry} for n, entry in enumerate(annotations)]
+    content = {"images": images, "annotations": entries, "categories": [{"id": 1, "name": "<b>$thing</b>"}]}
+    (root / "a.json").write_text(json.dumps(content))
+    return root / "a.json"

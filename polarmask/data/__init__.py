@@ -1,11 +1,12 @@
 """Data sets, and batches of them."""
 
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from ..config import DataConfig
 from .coco import Coco, annotation_file
-from .files import Files
+from .files import Files, logger
 from .images import DataError
 from .label_images import LabelImages, has_label_images
 from .nuclei import Nuclei
@@ -27,6 +28,7 @@ __all__ = [
     "Yolo",
     "build_data",
     "open_data",
+    "readable",
 ]
 
 SPLITS = {"train": ("train2017", "train", "."), "test": ("val2017", "val", "valid", "test")}
@@ -43,6 +45,19 @@ class DataSet(Protocol):
 
     def ground_truth(self) -> dict[str, Any]:
         """Images, annotations and categories as COCO's JSON holds them."""
+
+
+def readable(data: DataSet, invalid: str, indices: Sequence[int] | None = None) -> Iterator[tuple[int, Sample]]:
+    """Indices and samples, of all by default; what cannot be read is logged and left out where ``invalid`` is skip."""
+    for index in range(len(data)) if indices is None else indices:
+        try:
+            sample = data[index]
+        except DataError as error:
+            if invalid == "raise":
+                raise
+            logger.warning("%s; left out", error)
+        else:
+            yield index, sample
 
 
 def build_data(config: DataConfig, part: Literal["train", "test"], seed: int = 0) -> DataSet:

@@ -2,8 +2,10 @@
 
 import hashlib
 import json
+import reprlib
 from array import array
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +14,12 @@ import numpy as np
 from polarmask_ops import RLE, outlines_to_rle
 
 from ..config import DataConfig
-from .files import Files
-from .images import DataError, inside
+from .files import Files, logger
+from .images import DataError, image_size, inside
 from .instances import AnnotationError, Instances, Rings, checked_rings
 from .json_index import entries
+
+COCO_LIMIT = 1e6  # pixels: evaluation programs crash on larger coordinates, and on polygons of two vertices
 
 
 class Coco(Files):
@@ -121,30 +125,53 @@ class Coco(Files):
                     yield "duplicate annotation id", f"{self.file}: annotation {id!r} is not the only one"
 
     def ground_truth(self) -> dict[str, Any]:
-        """The file's content, completed: areas, boxes and crowd flags that it lacks come from the segmentations."""
+        """The file's content, annotations with new ids; sizes of images and areas, boxes and crowd flags of annotations
+        where it lacks them.
+
+        What cannot be read stops the program or is left out, as ``invalid`` says.
+        """
         content: dict[str, Any] = json.loads(self.file.read_bytes())
-        indices = {image["id"]: index for index, image in enumerate(content["images"])}
-        kept = []
+        sizes: dict[Any, tuple[int, int]] = {}
+        images, annotations = [], []
+        for index, image in enumerate(content["images"]):
+            with self._leaving_out(f"image {index}"):
+                image = {**image} if {"height", "width"} <= set(image) else {**image, **self._size(index)}
+                sizes[image["id"]] = (image["height"], image["width"])
+                images.append(image)
         for n, entry in enumerate(content["annotations"]):
-            index = indices.get(entry.get("image_id"))
-            if index is None:
-                continue
-            if not {"id", "area", "bbox", "iscrowd"} <= set(entry):
-                image = content["images"][index]
-                size = (image["height"], image["width"])
-                try:
-                    one = Instances(size)
-                    one.add(0, 0, _shape(entry.get("segmentation"), size))
-                except AnnotationError as problem:
-                    if self.config.invalid == "raise":
-                        raise DataError(f"{self.file}: annotation {entry.get('id')}: {problem}") from problem
-                    continue
-                mask = outlines_to_rle(one.outlines("all")[0], size)
-                left, top, right, bottom = mask.boxes()[0].tolist()
-                box = [left, top, right - left, bottom - top]
-                entry = {"id": n + 1, "area": int(mask.areas()[0]), "bbox": box, "iscrowd": 0, **entry}
-            kept.append(entry)
-        return {**content, "annotations": kept}
+            with self._leaving_out(f"annotation {entry.get('id', n) if isinstance(entry, dict) else n}"):
+                annotations.append(self._completed(entry, n, sizes[entry["image_id"]]))
+        return {**content, "images": images, "annotations": annotations}
+
+    def _completed(self, entry: dict[str, Any], n: int, size: tuple[int, int]) -> dict[str, Any]:
+        shape = _shape(entry.get("segmentation"), size)
+        self.label[entry["category_id"]]
+        entry = {**entry, "id": n + 1}  # evaluation programs lose what has an id twice, or 0
+        complete = {"area", "bbox", "iscrowd"} <= set(entry)
+        usual = isinstance(shape, RLE) or all(len(ring) > 2 and np.abs(ring).max() < COCO_LIMIT for ring in shape)
+        if complete and usual:
+            return entry
+        one = Instances(size)
+        one.add(0, 0, shape)
+        mask = outlines_to_rle(one.outlines("all")[0], size)
+        left, top, right, bottom = mask.boxes()[0].tolist()
+        box = [left, top, right - left, bottom - top]
+        entry = {"area": int(mask.areas()[0]), "bbox": box, "iscrowd": 0, **entry}
+        return entry if usual else {**entry, "segmentation": mask.to_coco()[0]}
+
+    @contextmanager
+    def _leaving_out(self, what: str) -> Iterator[None]:
+        try:
+            yield
+        except (AnnotationError, DataError, AttributeError, KeyError, TypeError) as error:
+            message = f"{self.file}: {what}: {type(error).__name__}: {error!s:.200}"
+            if self.config.invalid == "raise":
+                raise DataError(message) from error
+            logger.warning("%s; left out", message)
+
+    def _size(self, index: int) -> dict[str, int]:
+        height, width = image_size(self.path(index))
+        return {"height": height, "width": width}
 
     def _entry(self, begin: int, end: int) -> dict[str, Any]:
         with self.file.open("rb") as file:
@@ -168,10 +195,14 @@ def _image_folder(file: Path) -> Path:
 def _categories(file: Path, found: list[Any]) -> dict[int, str]:
     wrong = [each for each in found if not isinstance(each, dict) or type(each.get("id")) is not int]
     if wrong or not found:
-        raise DataError(f"{file}: expected categories with an integer id each, got {wrong or 'none':.200}")
+        raise DataError(
+            f"{file}: expected categories with an integer id each, got {reprlib.repr(wrong) if wrong else 'none'}"
+        )
     names = {each["id"]: str(each.get("name", each["id"])) for each in sorted(found, key=lambda each: each["id"])}
     if len(names) < len(found):
-        raise DataError(f"{file}: expected categories of different ids, got {sorted(each['id'] for each in found)}")
+        raise DataError(
+            f"{file}: expected categories of different ids, got {reprlib.repr(sorted(each['id'] for each in found))}"
+        )
     return names
 
 

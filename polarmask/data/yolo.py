@@ -1,5 +1,6 @@
 """YOLO's segmentation format: a text file for each image, and a data.yaml."""
 
+import reprlib
 from pathlib import Path
 from typing import Any
 
@@ -38,8 +39,13 @@ class Yolo(Files):
         content = read_yaml(self.file)
         names = content.get("names")
         named = dict(enumerate(names)) if isinstance(names, list) else names
-        if not isinstance(named, dict) or not named or not all(type(n) is int and n >= 0 for n in named):
-            raise DataError(f"{self.file}: expected names of classes, a list or by number, got {names!r:.200}")
+        if (
+            not isinstance(named, dict)
+            or not named
+            or not all(type(n) is int and n >= 0 and isinstance(name, (str, int, float)) for n, name in named.items())
+        ):
+            # Not as Python writes it in full: aliases make a small file as long as they like.
+            raise DataError(f"{self.file}: expected names of classes, a list or by number, got {reprlib.repr(names)}")
         self.categories = {n: str(named[n]) for n in sorted(named)}
         self.label = {number: n for n, number in enumerate(self.categories)}
         self.images = self._images(content, split or "train")
@@ -82,13 +88,16 @@ class Yolo(Files):
         return self.label[int(numbers[0])], numbers[1:].reshape(-1, 2)
 
     def _images(self, content: dict[str, Any], split: str) -> list[Path]:
-        base = self.file.parent / str(content.get("path") or ".")
+        path = content.get("path") or "."
+        if not isinstance(path, str):
+            raise DataError(f"{self.file}: expected path to be a folder, got {reprlib.repr(path)}")
+        base = self.file.parent / path
         given = content.get(split)
         images: list[Path] = []
         for name in given if isinstance(given, list) else [given]:
             if not isinstance(name, str):
                 raise DataError(
-                    f"{self.file}: expected {split} to be a folder or a list of folders, got {given!r:.200}"
+                    f"{self.file}: expected {split} to be a folder or a list of folders, got {reprlib.repr(given)}"
                 )
             place = base / name
             if not place.exists() and name.startswith("../"):

@@ -1,7 +1,6 @@
 """The audit: what it finds in made sets, ceilings that are known, and that it does not hold the data set."""
 
 import csv
-import json
 import re
 import shutil
 import tracemalloc
@@ -10,13 +9,14 @@ import made_sets
 import numpy as np
 import pytest
 import torch
+from made_sets import SMALL, SQUARE, audited, write_coco
 from PIL import Image
 
 from polarmask.audit import RAYS, audit, suggest
 from polarmask.audit.collect import ERRORS, WARNINGS, ClassAudit
 from polarmask.audit.geometry import ceilings, claimed, contains, crosses
 from polarmask.audit.report import main
-from polarmask.config import Config, DataConfig, ModelConfig
+from polarmask.config import Config, ModelConfig
 from polarmask.data import open_data
 from polarmask.data.nuclei import fetch
 from polarmask_ops import (
@@ -28,24 +28,6 @@ from polarmask_ops import (
     polygon_iou,
     rays_to_polygons,
 )
-
-SMALL = ModelConfig(strides=[4], ranges=[(-1, 1e8)])
-SQUARE = [5, 5, 25, 5, 25, 25, 5, 25]
-
-
-def audited(root, model=SMALL, **options):
-    config = Config(model=model, data=DataConfig(root=str(root), **options))
-    return audit(open_data(root, config=config.data), config)
-
-
-def write_coco(root, annotations, size=(40, 60), images=None):
-    root.mkdir(exist_ok=True)
-    Image.new("RGB", size[::-1]).save(root / "image.png")
-    images = images or [{"id": 1, "file_name": "image.png", "height": size[0], "width": size[1]}]
-    entries = [{"id": n, "image_id": 1, "category_id": 1, **entry} for n, entry in enumerate(annotations)]
-    content = {"images": images, "annotations": entries, "categories": [{"id": 1, "name": "<b>$thing</b>"}]}
-    (root / "a.json").write_text(json.dumps(content))
-    return root / "a.json"
 
 
 @pytest.mark.parametrize("kind", made_sets.MAKERS)
