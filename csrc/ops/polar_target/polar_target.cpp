@@ -8,37 +8,15 @@
 #include <vector>
 
 #include "../../common/check.h"
-#include "../../common/directions.h"
 #include "../../common/polygon.h"
 #include "../../common/torch.h"
+#include "caster.h"
 
 namespace polarmask {
 namespace {
 
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
 constexpr int64_t kRowsPerTask = 16;  // outlines of 30 to 300 segments: 10 to 100 µs, well above the cost of a task
-
-// Calls visit(a, b) with the ends of every segment, seen from the origin. Segments with NaN or inf are passed over.
-template <class T, class Visit>
-void for_segments(const T* segments, int64_t count, Vec2<double> origin, Visit&& visit) {
-  End previous{};
-  for (const T* s = segments; s != segments + 4 * count; s += 4) {
-    const Vec2<double> a = Vec2<double>{s[0], s[1]} - origin, b = Vec2<double>{s[2], s[3]} - origin;
-    if (!is_finite(a.x + a.y + b.x + b.y)) continue;
-    const bool goes_on = a.x == previous.at.x && a.y == previous.at.y;  // as most do: half of the angles are known
-    const End start = goes_on ? previous : end_at(a);
-    previous = end_at(b);
-    visit(start, previous);
-  }
-}
-
-enum class Method { kLast, kFirst, kBinned };
-
-struct CastOptions {
-  int64_t num_rays;
-  Method method;
-  double min_distance;  // pixels
-};
 
 CastOptions cast_options(const char* op, int64_t num_rays, const std::string& method, double min_distance) {
   check_num_rays(op, num_rays);
@@ -51,64 +29,6 @@ CastOptions cast_options(const char* op, int64_t num_rays, const std::string& me
         num_rays);
   return {num_rays, Method::kBinned, min_distance};
 }
-
-// Casts the rays of one point. Distances are rounded to T before they are compared, which changes no comparison.
-template <class T>
-class Caster {
- public:
-  explicit Caster(const CastOptions& options)
-      : method_(options.method),
-        num_rays_(options.num_rays),
-        min_distance_(static_cast<T>(options.min_distance)),
-        directions_(ray_directions(method_ == Method::kBinned ? kBins : num_rays_)) {}
-
-  void operator()(const T* segments, int64_t count, Vec2<double> origin, T* row) const {
-    switch (method_) {
-      case Method::kLast: return farthest(segments, count, origin, row);
-      case Method::kFirst: return nearest(segments, count, origin, row);
-      case Method::kBinned: return binned(segments, count, origin, row);
-    }
-  }
-
- private:
-  void farthest(const T* segments, int64_t count, Vec2<double> origin, T* row) const {
-    std::fill_n(row, num_rays_, min_distance_);
-    for_segments(segments, count, origin, [&](const End& a, const End& b) {
-      for_hits(a, b, directions_.data(), num_rays_,
-               [&](int64_t ray, double distance) { row[ray] = max_of(row[ray], static_cast<T>(distance)); });
-    });
-  }
-
-  void nearest(const T* segments, int64_t count, Vec2<double> origin, T* row) const {
-    constexpr T kNone = std::numeric_limits<T>::infinity();
-    std::fill_n(row, num_rays_, kNone);
-    for_segments(segments, count, origin, [&](const End& a, const End& b) {
-      if (holds_origin(a, b)) std::fill_n(row, num_rays_, T(0));
-      for_hits(a, b, directions_.data(), num_rays_,
-               [&](int64_t ray, double distance) { row[ray] = min_of(row[ray], static_cast<T>(distance)); });
-    });
-    std::for_each_n(row, num_rays_, [&](T& d) { d = d == kNone ? min_distance_ : max_of(d, min_distance_); });
-  }
-
-  void binned(const T* segments, int64_t count, Vec2<double> origin, T* row) const {
-    double squared[kBins];
-    std::fill_n(squared, kBins, -1.0);
-    for_segments(segments, count, origin, [&](const End& a, const End&) {
-      const double distance = dot(a.at, a.at);
-      double& farthest = squared[bin_of(a.at, directions_.data())];
-      if (is_finite(distance)) farthest = max_of(farthest, distance);
-    });
-    for (int64_t ray = 0; ray < num_rays_; ++ray) {
-      const double found = squared_distance_at(bin_of_ray(ray, num_rays_), squared);
-      row[ray] = found < 0 ? min_distance_ : static_cast<T>(std::sqrt(found));
-    }
-  }
-
-  Method method_;
-  int64_t num_rays_;
-  T min_distance_;                        // pixels
-  std::vector<Vec2<double>> directions_;  // of the rays, or of the bins
-};
 
 // -> distances (P, R)
 Tensor cast_rays(const Tensor& origins_in, const Tensor& segments_in, const Tensor& offsets_in,
@@ -133,14 +53,17 @@ Tensor cast_rays(const Tensor& origins_in, const Tensor& segments_in, const Tens
                 ", got ", which[row], " at index ", row);
   Tensor distances = torch::stable::new_empty(origins, {rows, num_rays});
   dispatch_float(origins.scalar_type(), [&]<class T>() {
-    const Caster<T> cast(options);
     const T* const at = origins.const_data_ptr<T>();
     T* const out = distances.mutable_data_ptr<T>();
     parallel_for(0, rows, kRowsPerTask, [&](int64_t begin, int64_t end) {
-      for (int64_t row = begin; row < end; ++row) {
-        const int64_t first = begin_of[which[row]], count = begin_of[which[row] + 1] - first;
-        cast(segments.const_data_ptr<T>() + 4 * first, count, {at[2 * row], at[2 * row + 1]}, out + row * num_rays);
-      }
+      Caster<T> caster(options);
+      with_vectors([&](auto bytes) {
+        for (int64_t row = begin; row < end; ++row) {
+          const int64_t first = begin_of[which[row]], count = begin_of[which[row] + 1] - first;
+          caster.set_outline(segments.const_data_ptr<T>() + 4 * first, count);
+          caster.template cast<bytes>({at[2 * row], at[2 * row + 1]}, out + row * num_rays);
+        }
+      });
     });
   });
   return distances;
@@ -258,13 +181,14 @@ void mark_ignored(const Instances& instances, int64_t m, const std::vector<Level
   }
 }
 
-void write_positive(const Positive& positive, const Instances& instances, const Caster<float>& cast, int64_t num_rays,
-                    const Targets& targets) {
+void write_positive(const Positive& positive, const Instances& instances, Caster<float>& caster, int64_t num_rays,
+                    const Targets& targets, auto bytes) {
   const auto [point, m, at] = positive;
   targets.labels[point] = instances.labels[m];
   targets.boxes[point] = box_distances(instances.boxes[m], at);
   float* const row = targets.rays + point * num_rays;
-  cast(instances.segments_of(m), instances.num_segments(m), {at.x, at.y}, row);
+  caster.set_outline(instances.segments_of(m), instances.num_segments(m));
+  caster.cast<bytes>({at.x, at.y}, row);
   const auto [shortest, longest] = std::minmax_element(row, row + num_rays);
   targets.centerness[point] = *longest > 0 && is_finite(*longest) ? std::sqrt(*shortest / *longest) : 0.0f;
 }
@@ -378,9 +302,11 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> encode_targets(
   });
   std::vector<Positive> positives;
   for (const auto& of_image : of_images) positives.insert(positives.end(), of_image.begin(), of_image.end());
-  const Caster<float> cast(options);
   parallel_for(0, static_cast<int64_t>(positives.size()), kRowsPerTask, [&](int64_t begin, int64_t end) {
-    for (int64_t k = begin; k < end; ++k) write_positive(positives[k], instances, cast, num_rays, targets);
+    Caster<float> caster(options);
+    with_vectors([&](auto bytes) {
+      for (int64_t k = begin; k < end; ++k) write_positive(positives[k], instances, caster, num_rays, targets, bytes);
+    });
   });
   return {winners, target_labels, target_boxes, rays, centerness};
 }

@@ -1,0 +1,191 @@
+// Casts the rays of points on the CPU. The segments go by in columns: which rays may meet which is found for a vector
+// of segments at a time, where they do for four pairs of segment and ray at a time.
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <vector>
+
+#include "../../common/directions.h"
+#include "../../common/lanes.h"
+#include "rays.h"
+
+namespace polarmask {
+
+struct CastOptions {
+  int64_t num_rays;
+  Method method;
+  double min_distance;  // pixels
+};
+
+// One for each thread: it has scratch memory, and keeps the outline of the point before.
+template <class T>
+class Caster {
+ public:
+  explicit Caster(const CastOptions& options)
+      : method_(options.method),
+        num_rays_(static_cast<int32_t>(options.num_rays)),
+        min_distance_(static_cast<T>(options.min_distance)),
+        directions_(ray_directions(method_ == Method::kBinned ? kBins : num_rays_)) {}
+
+  // The outline that the next points look at: segments [count, 4].
+  void set_outline(const T* segments, int64_t count) {
+    if (segments == segments_ && count == count_) return;
+    segments_ = segments, count_ = count;
+    if (method_ == Method::kBinned) return;
+    padded_ = ceil_div(count, kGroup) * kGroup;
+    columns_.resize(4 * padded_);
+    for (int64_t s = 0; s < count; ++s)
+      for (int k = 0; k < 4; ++k) columns_[k * padded_ + s] = segments[4 * s + k];
+  }
+
+  // row [R], pixels. `bytes` is the width of a vector: call it by with_vectors().
+  template <int bytes>
+  void cast(Vec2<T> origin, T* row) {
+    switch (method_) {
+      case Method::kLast: return cast_exactly<Method::kLast, bytes>(origin, row);
+      case Method::kFirst: return cast_exactly<Method::kFirst, bytes>(origin, row);
+      case Method::kBinned: return cast_binned(origin, row);
+    }
+  }
+
+ private:
+  static constexpr int kGroup = 16;   // segments to which columns are padded: two vectors of AVX2
+  static constexpr int kChunk = 128;  // segments whose scratch memory stays in the nearest cache
+  static constexpr int kPairs = 2 * kMaxRays;
+
+  struct Pair {
+    uint16_t segment;  // of the chunk
+    uint16_t ray;
+  };
+
+  // In float, of a chunk.
+  struct Spans {
+    alignas(64) float ax[kChunk], ay[kChunk], bx[kChunk], by[kChunk];  // pixels from the origin
+    alignas(64) int32_t below[kChunk], last[kChunk];                   // as of RoughSpan
+  };
+
+  template <Method method, int bytes>
+  void cast_exactly(Vec2<T> origin, T* row) {
+    std::fill_n(best_, num_rays_, kNothing<method>);
+    for (int64_t begin = 0; begin < count_; begin += kChunk) {
+      find_spans<bytes>(origin, begin, static_cast<int>(std::min<int64_t>(kChunk, padded_ - begin)));
+      const int count = static_cast<int>(std::min<int64_t>(kChunk, count_ - begin));
+      meet_candidates<method, bytes>(segments_ + 4 * begin, count, origin);
+    }
+    for (int32_t ray = 0; ray < num_rays_; ++ray)
+      row[ray] = ray_length<method>(static_cast<T>(best_[ray]), min_distance_);
+  }
+
+  // `count` is a multiple of kGroup.
+  template <int bytes>
+  void find_spans(Vec2<T> origin, int64_t begin, int count) {
+    const auto seen_from = [&](T at, int column, float* to) {
+      const T* const from = columns_.data() + column * padded_ + begin;
+      for (int k = 0; k < count; ++k) to[k] = static_cast<float>(from[k] - at);
+    };
+    seen_from(origin.x, 0, spans_.ax), seen_from(origin.y, 1, spans_.ay);
+    seen_from(origin.x, 2, spans_.bx), seen_from(origin.y, 3, spans_.by);
+    using Floats = Lanes<float, bytes>;
+    using Ints = Lanes<int32_t, bytes>;
+    for (int k = 0; k < count; k += bytes / 4) {
+      const Vec2<Floats> a{load<Floats>(spans_.ax + k), load<Floats>(spans_.ay + k)},
+          b{load<Floats>(spans_.bx + k), load<Floats>(spans_.by + k)};
+      const auto span = rays_between(a, b, static_cast<float>(num_rays_));
+      store(spans_.below + k, __builtin_convertvector(span.below, Ints));
+      store(spans_.last + k, __builtin_convertvector(span.last, Ints));
+    }
+  }
+
+  template <Method method, int bytes>
+  void meet_candidates(const T* segments, int count, Vec2<T> origin) {
+    int num_candidates = 0;
+    for (int s = 0; s < count; ++s) {  // without a branch: one in eight has a ray
+      candidates_[num_candidates] = static_cast<uint16_t>(s);
+      num_candidates += spans_.last[s] > spans_.below[s];
+    }
+    int num_pairs = 0;
+    for (int c = 0; c < num_candidates; ++c) {
+      const uint16_t s = candidates_[c];
+      const int32_t num_rays = spans_.last[s] - spans_.below[s];
+      const auto wrapped = [&](int32_t ray) { return ray < num_rays_ ? ray : ray - num_rays_; };
+      const int32_t unwrapped = spans_.below[s] + 1 - num_rays_,
+                    ray = unwrapped < 0 ? unwrapped + num_rays_ : unwrapped;
+      if (method == Method::kFirst && num_rays == num_rays_ && touches(segments + 4 * s, origin)) {
+        std::fill_n(best_, num_rays_, 0.0);
+        return;
+      }
+      if (num_pairs + num_rays > kPairs) {
+        meet<method, bytes>(segments, origin, num_pairs);
+        num_pairs = 0;
+      }
+      Pair* const pairs = pairs_ + num_pairs;
+      num_pairs += num_rays;
+      const auto put = [&](int32_t k) { pairs[k] = {s, static_cast<uint16_t>(wrapped(ray + k))}; };
+      put(0), put(1);  // one or two, mostly: no branch
+      for (int32_t k = 2; k < num_rays; ++k) put(k);
+    }
+    meet<method, bytes>(segments, origin, num_pairs);
+  }
+
+  // The distances of pairs; those of each ray go into its best one.
+  template <Method method, int bytes>
+  void meet(const T* segments, Vec2<T> origin, int num_pairs) {
+    using Doubles = Lanes<double, bytes>;
+    constexpr int kLanes = bytes / sizeof(double);
+    if (num_pairs == 0) return;
+    for (int p = num_pairs; p % kLanes != 0; ++p) pairs_[p] = pairs_[num_pairs - 1];
+    for (const Pair* pair = pairs_; pair < pairs_ + num_pairs; pair += kLanes) {
+      const auto end = [&](int k, T from) {
+        return gather<Doubles>([&](int lane) { return static_cast<double>(segments[4 * pair[lane].segment + k]); }) -
+               static_cast<double>(from);
+      };
+      const Vec2<Doubles> a{end(0, origin.x), end(1, origin.y)}, b{end(2, origin.x), end(3, origin.y)};
+      const Vec2<Doubles> d{gather<Doubles>([&](int lane) { return directions_[pair[lane].ray].x; }),
+                            gather<Doubles>([&](int lane) { return directions_[pair[lane].ray].y; })};
+      const Doubles distance = distance_to<method>(a, b, d);
+      for (int lane = 0; lane < kLanes; ++lane) {
+        double& best = best_[pair[lane].ray];
+        best = better_of<method>(best, static_cast<double>(distance[lane]));
+      }
+    }
+  }
+
+  void cast_binned(Vec2<T> origin, T* row) const {
+    double squared[kBins];
+    std::fill_n(squared, kBins, -1.0);
+    for (const T* s = segments_; s != segments_ + 4 * count_; s += 4) {
+      const Vec2<double> o{origin.x, origin.y}, a = Vec2<double>{s[0], s[1]} - o, b = Vec2<double>{s[2], s[3]} - o;
+      const double distance = dot(a, a);
+      if (!all_finite(a, b) || !is_finite(distance)) continue;
+      double& farthest = squared[bin_of(a, directions_.data())];
+      farthest = max_of(farthest, distance);
+    }
+    for (int32_t ray = 0; ray < num_rays_; ++ray) {
+      const double found = squared_distance_at(bin_of_ray(ray, num_rays_), squared);
+      row[ray] = found < 0 ? min_distance_ : static_cast<T>(std::sqrt(found));
+    }
+  }
+
+  bool touches(const T* ends, Vec2<T> origin) const {
+    const Vec2<double> o{origin.x, origin.y};
+    return holds_origin(Vec2<double>{ends[0], ends[1]} - o, Vec2<double>{ends[2], ends[3]} - o);
+  }
+
+  Method method_;
+  int32_t num_rays_;
+  T min_distance_;                        // pixels
+  std::vector<Vec2<double>> directions_;  // of the rays, or of the bins
+
+  const T* segments_ = nullptr;  // [count, 4]
+  int64_t count_ = 0;
+  int64_t padded_ = 0;
+  std::vector<T> columns_;  // [4, padded] x0, y0, x1, y1
+
+  Spans spans_{};
+  uint16_t candidates_[kChunk];  // segments of the chunk
+  Pair pairs_[kPairs + kGroup];
+  double best_[kMaxRays];  // pixels
+};
+
+}  // namespace polarmask
