@@ -6,7 +6,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from op_tester import GEOMETRY, Bad, OpTester
+from op_tester import GEOMETRY, KERNELS, Bad, OpTester, by_cpu_and_kernels
 from reference import polar_target as reference
 
 from polarmask_ops import _C, FCOS_RANGES, Outlines, cast_rays, encode_targets
@@ -484,3 +484,83 @@ def test_hostile_instances(rows, center_radius, stride):
     assert (targets.rays[positive] >= 1e-6 * (1 - 1e-6)).all()
     assert all(not tensor[~positive].any() for tensor in targets[2:])
     assert not any(tensor.isnan().any() for tensor in targets)
+
+
+kernels = pytest.mark.skipif(not KERNELS, reason="neither a GPU nor the emulator")
+
+
+def same_bits(function, kwargs):
+    by_cpu, by_kernels = by_cpu_and_kernels(function, kwargs)
+    pairs = zip(by_cpu, by_kernels, strict=True) if isinstance(by_cpu, tuple) else [(by_cpu, by_kernels)]
+    for want, got in pairs:
+        torch.testing.assert_close(got, want, rtol=0, atol=0)
+        assert torch.equal(got.signbit(), want.signbit())
+
+
+@kernels
+@pytest.mark.parametrize("method", ["last", "first", "binned"])
+@pytest.mark.parametrize("dtype", GEOMETRY)
+def test_kernels_cast_the_same_rays(method, dtype):
+    """Long outlines, segments everywhere, points on vertices, values without end."""
+    torch.manual_seed(0)
+    pixels = on_pixel_edges(24)
+    wild = 20 * torch.randn(300, 4, dtype=torch.float64)
+    special = torch.tensor([math.nan, math.inf, -math.inf, 0.0, 3e38, -3e38, 1e-40], dtype=torch.float64)
+    wild[::7, 1] = special[torch.randint(7, (43,))]
+    polygon = closed(star(200, 40))
+    lengths = torch.tensor([len(pixels), len(wild), 0, len(polygon)])
+    outlines = Outlines(torch.cat([pixels, wild, polygon]).to(dtype), torch.cat([lengths[:1] * 0, lengths.cumsum(0)]))
+    origins = torch.cat([pixels[:30, :2], 20 * torch.randn(60, 2, dtype=torch.float64), special.expand(2, 7).T])
+    for num_rays in (36,) if method == "binned" else (3, 36, 1000):
+        kwargs = {"origins": origins.to(dtype), "outlines": outlines, "instance": torch.randint(4, (len(origins),))}
+        same_bits(cast_rays, {**kwargs, "num_rays": num_rays, "method": method, "min_distance": 0.0})
+
+
+@kernels
+@pytest.mark.parametrize("method", ["last", "first", "binned"])
+def test_kernels_encode_the_same_targets(method):
+    """Instances on top of each other, of equal areas, ignored, hostile."""
+    torch.manual_seed(0)
+    count = 60
+    centers, radius = 160 * torch.rand(count, 2), 4 + 40 * torch.rand(count)
+    polygons = [star(25, float(r), c) for r, c in zip(radius, centers, strict=True)]
+    polygons[5], polygons[6] = polygons[5][:0], polygons[6] * math.nan
+    boxes = torch.cat([centers - radius[:, None], centers + radius[:, None]], 1)
+    boxes[7], boxes[8], boxes[9, 2] = math.nan, boxes[8].flip(0), math.inf
+    areas = torch.randint(5, (count,)).float() * torch.tensor([1.0, -0.0]).repeat(count // 2)
+    kwargs = {
+        "level_shapes": [(20, 20), (10, 10), (5, 5)],
+        "strides": [8, 16, 32],
+        "regress_ranges": [(-1, 32), (32, 64), (64, math.inf)],
+        "boxes": boxes,
+        "labels": torch.arange(count) * 2**33,
+        "outlines": outlines_of(polygons, torch.float32),
+        "image_offsets": torch.tensor([0, 0, 25, 60, 60]),
+        "num_rays": 36,
+        "centers": centers,
+        "method": method,
+    }
+    ignore = torch.arange(count) % 6 == 5
+    same_bits(encode_targets, kwargs)
+    same_bits(encode_targets, {**kwargs, "areas": areas, "ignore": ignore, "center_radius": math.inf})
+
+
+@kernels
+def test_kernels_survive_values_that_nobody_checks(monkeypatch):
+    monkeypatch.delenv("POLARMASK_CHECK", raising=False)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    sample = batch(torch.float32, device)
+    outlines = sample["outlines"]
+    instance = torch.tensor([-1, 7, 2**62, -(2**62), 0], device=device)
+    rays = cast_rays(torch.zeros(5, 2, device=device), outlines, instance, min_distance=2.0)
+    assert (rays[:4] == 2).all()
+    assert (rays[4] > 2).any()
+    for offsets in ([5, 4, 3, 2, 1, 0, -1, -2], [2**62] * 8, [-(2**62), 2**62] * 4):
+        nonsense = Outlines(outlines.segments, torch.tensor(offsets, device=device))
+        rays = cast_rays(torch.zeros(7, 2, device=device), nonsense, torch.arange(7, device=device))
+        assert rays.isfinite().all()
+        targets = encode_targets(**{**sample, "outlines": nonsense}, ignore=torch.arange(7, device=device) % 2 == 0)
+        assert ((targets.instance >= -2) & (targets.instance < 7)).all()
+    for offsets in ([7, 4, 4, 0], [2**62, -(2**62), 2**62, 7], [3, 3, 3, 3]):
+        targets = encode_targets(**{**sample, "image_offsets": torch.tensor(offsets, device=device)})
+        assert ((targets.instance >= -1) & (targets.instance < 7)).all()

@@ -4,7 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from op_tester import Bad, OpTester
+from op_tester import KERNELS, Bad, OpTester, by_cpu_and_kernels
 from reference import polar_target as reference
 
 from polarmask_ops import Outlines, cast_rays, star_distances
@@ -129,3 +129,14 @@ def test_stardist_itself(num_rays, differ, stardist, device):
     got = star_distances(labels.to(device), num_rays).cpu().numpy().transpose(1, 2, 0)
     same = np.isclose(got, want, rtol=1e-5, atol=1e-4)  # StarDist adds up steps in float32
     assert 1 - same[labels > 0].mean() <= differ
+
+
+@pytest.mark.skipif(not KERNELS, reason="neither a GPU nor the emulator")
+@pytest.mark.parametrize("rule", ["stardist", "exact"])
+def test_kernels_find_the_same_distances(rule):
+    """Rays longer than the kernels' tables, too."""
+    for labels in (blobs(60, 70, 12, 20), torch.ones(3, 700, dtype=torch.uint8), torch.ones(600, 2, dtype=torch.int64)):
+        by_cpu, by_kernels = by_cpu_and_kernels(
+            star_distances, {"label_image": labels, "num_rays": 12 if len(labels) == 60 else 4, "rule": rule}
+        )
+        assert torch.equal(by_cpu, by_kernels)

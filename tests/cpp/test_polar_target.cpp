@@ -20,38 +20,57 @@ std::vector<Vec2<double>> directions_of(int64_t num_rays) {
   return directions;
 }
 
+template <class F>
 void turns_are_as_close_as_their_slack_says() {
   double worst = 0;
   for (int k = 0; k < 100000; ++k) {
     const double turn = (k + 0.5) / 100000, angle = 2 * std::numbers::pi * turn;
-    worst = std::fmax(worst, std::fabs(approximate_turn({3 * std::cos(angle), 3 * std::sin(angle)}) - turn));
+    const Vec2<F> v{static_cast<F>(3 * std::cos(angle)), static_cast<F>(3 * std::sin(angle))};
+    worst = std::fmax(worst, std::fabs(approximate_turn(v) - turn));
   }
   CHECK(worst < kTurnSlack / 4);
-  CHECK(approximate_turn({0, 0}) == 0);
-  for (const double tiny : {5e-324, 1e-300})
-    for (const double x : {tiny, -tiny})
-      for (const double y : {tiny, -tiny, 1e300, -1e300}) {
-        CHECK(approximate_turn({x, y}) >= 0 && approximate_turn({x, y}) <= 1);
+  for (const F tiny : {F(1e-37), std::numeric_limits<F>::min()})
+    for (const F x : {tiny, -tiny})
+      for (const F y : {tiny, -tiny, F(1e30), F(-1e30)}) {
+        CHECK(approximate_turn<F>({x, y}) >= 0 && approximate_turn<F>({x, y}) <= 1);
       }
 }
 
 void spans_hold_every_ray_that_is_met() {
-  for (const int64_t num_rays : {3, 8, 36, 1024}) {
+  std::vector<Vec2<double>> vertices;
+  for (double x = -3; x <= 3; ++x)
+    for (double y = -3; y <= 3; ++y) vertices.push_back({x, y});
+  for (const int num_rays : {3, 8, 36, 1024}) {
     const auto directions = directions_of(num_rays);
-    std::vector<Vec2<double>> vertices;
-    for (double x = -3; x <= 3; ++x)
-      for (double y = -3; y <= 3; ++y) vertices.push_back({x, y});
-    for (const auto& a : vertices)
-      for (const auto& b : vertices) {
-        const auto hits_of = [&](const End& start, const End& end) {
-          std::vector<int> hits(num_rays, 0);
-          for_hits(start, end, directions.data(), num_rays, [&](int64_t ray, double) { ++hits[ray]; });
-          return hits;
-        };
-        const bool everywhere = holds_origin(end_at(a), end_at(b));
-        CHECK(everywhere || hits_of(end_at(a), end_at(b)) == hits_of({a, 0}, {b, 0.5}));  // which tries all rays
-      }
+    const auto check_span = [&](Vec2<double> a, Vec2<double> b) {
+      const Vec2<float> float_a{static_cast<float>(a.x), static_cast<float>(a.y)};
+      const Vec2<float> float_b{static_cast<float>(b.x), static_cast<float>(b.y)};
+      const auto span = rays_between(float_a, float_b, static_cast<float>(num_rays));
+      const int below = static_cast<int>(span.below), last = static_cast<int>(span.last);
+      CHECK(below >= 0 && last - below <= num_rays && last <= 2 * num_rays);
+      std::vector<bool> candidate(num_rays, false);
+      for (int k = below + 1; k <= last; ++k) candidate[k % num_rays] = true;
+      bool complete = true;
+      for (int ray = 0; ray < num_rays; ++ray)
+        complete = complete && (candidate[ray] || distance_to<Method::kFirst>(a, b, directions[ray]) == kInfinity);
+      CHECK(complete);
+      CHECK(!holds_origin(a, b) || last - below == num_rays);
+    };
+    for (const double scale : {1.0, 1e-300, 1e300})
+      for (const auto& a : vertices)
+        for (const auto& b : vertices) check_span({scale * a.x, scale * a.y}, b);
   }
+}
+
+void distances_are_those_of_closed_segments() {
+  const auto first = [](Vec2<double> a, Vec2<double> b) { return distance_to<Method::kFirst>(a, b, {1.0, 0.0}); };
+  const auto last = [](Vec2<double> a, Vec2<double> b) { return distance_to<Method::kLast>(a, b, {1.0, 0.0}); };
+  CHECK(first({2, -1}, {4, 1}) == 3 && last({2, -1}, {4, 1}) == 3);
+  CHECK(first({2, 0}, {4, 0}) == 2 && last({2, 0}, {4, 0}) == 4);
+  CHECK(first({2, 0}, {4, 1}) == 2 && last({4, 1}, {2, 0}) == 2);
+  CHECK(first({-2, -1}, {-4, 1}) == kInfinity && last({-2, -1}, {-4, 1}) == 0);
+  CHECK(first({2, 1}, {std::nan(""), -1}) == kInfinity && first({2, 0}, {kInfinity, 1}) == kInfinity);
+  CHECK(!std::signbit(first({-0.0, 0}, {-1, 1})));
 }
 
 void bins_are_floors_of_degrees() {
@@ -107,8 +126,10 @@ void steps_go_to_neighbours() {
 }  // namespace
 
 int main() {
-  turns_are_as_close_as_their_slack_says();
+  turns_are_as_close_as_their_slack_says<float>();
+  turns_are_as_close_as_their_slack_says<double>();
   spans_hold_every_ray_that_is_met();
+  distances_are_those_of_closed_segments();
   bins_are_floors_of_degrees();
   rays_read_the_bins_of_the_release();
   ranges_hold_no_nonsense();

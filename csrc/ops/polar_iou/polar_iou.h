@@ -12,6 +12,7 @@
 
 #include <cmath>
 
+#include "../../common/centerness.h"
 #include "../../common/half.h"
 #include "../../common/host_device.h"
 
@@ -282,33 +283,6 @@ PM_HD void ray_second_gradients(const RowValue<T>& f, T scale, T value_scale, T 
               scale * (share * f.larger + (1 - share) * f.smaller) * p.second * along_pred;
   grad_target = ((1 - share) * by_larger + share * by_smaller) * t.first +
                 scale * ((1 - share) * f.larger + share * f.smaller) * t.second * along_target;
-}
-
-// The shortest and the longest ray of a row; a ray that is not finite leaves `shortest` at 0 for good.
-template <class T>
-struct Extent {
-  T shortest, longest;
-};
-
-template <class T>
-PM_HD Extent<T> no_rays() {
-  return {static_cast<T>(INFINITY), 0};
-}
-
-template <class T>
-PM_HD Extent<T> join(Extent<T> a, Extent<T> b) {
-  return {min_of(a.shortest, b.shortest), max_of(a.longest, b.longest)};
-}
-
-template <class T>
-PM_HD Extent<T> add_ray(Extent<T> extent, T ray) {
-  return join(extent, is_finite(ray) ? Extent<T>{ray, ray} : Extent<T>{0, 0});
-}
-
-// Polar centerness (PolarMask, section 3.3).
-template <class T>
-PM_HD T centerness_of(Extent<T> extent) {
-  return extent.shortest > 0 ? std::sqrt(extent.shortest / extent.longest) : T(0);
 }
 
 }  // namespace polarmask

@@ -12,31 +12,28 @@
 
 namespace polarmask {
 
-struct CastOptions {
-  int64_t num_rays;
-  Method method;
-  double min_distance;  // pixels
-};
-
 // One for each thread: it has scratch memory, and keeps the outline of the point before.
 template <class T>
 class Caster {
  public:
-  explicit Caster(const CastOptions& options)
-      : method_(options.method),
-        num_rays_(static_cast<int32_t>(options.num_rays)),
-        min_distance_(static_cast<T>(options.min_distance)),
+  Caster(int32_t num_rays, Method method, T min_distance)
+      : method_(method),
+        num_rays_(num_rays),
+        min_distance_(min_distance),
         directions_(ray_directions(method_ == Method::kBinned ? kBins : num_rays_)) {}
 
-  // The outline that the next points look at: segments [count, 4].
-  void set_outline(const T* segments, int64_t count) {
+  // The outline that the next points look at: segments [count].
+  void set_outline(const Segment<T>* segments, int64_t count) {
     if (segments == segments_ && count == count_) return;
     segments_ = segments, count_ = count;
     if (method_ == Method::kBinned) return;
     padded_ = ceil_div(count, kGroup) * kGroup;
     columns_.resize(4 * padded_);
-    for (int64_t s = 0; s < count; ++s)
-      for (int k = 0; k < 4; ++k) columns_[k * padded_ + s] = segments[4 * s + k];
+    for (int64_t s = 0; s < count; ++s) {
+      const auto [x0, y0, x1, y1] = segments[s];
+      T* const at = columns_.data() + s;
+      at[0] = x0, at[padded_] = y0, at[2 * padded_] = x1, at[3 * padded_] = y1;
+    }
   }
 
   // row [R], pixels. `bytes` is the width of a vector: call it by with_vectors().
@@ -71,7 +68,7 @@ class Caster {
     for (int64_t begin = 0; begin < count_; begin += kChunk) {
       find_spans<bytes>(origin, begin, static_cast<int>(std::min<int64_t>(kChunk, padded_ - begin)));
       const int count = static_cast<int>(std::min<int64_t>(kChunk, count_ - begin));
-      meet_candidates<method, bytes>(segments_ + 4 * begin, count, origin);
+      meet_candidates<method, bytes>(segments_ + begin, count, origin);
     }
     for (int32_t ray = 0; ray < num_rays_; ++ray)
       row[ray] = ray_length<method>(static_cast<T>(best_[ray]), min_distance_);
@@ -98,7 +95,7 @@ class Caster {
   }
 
   template <Method method, int bytes>
-  void meet_candidates(const T* segments, int count, Vec2<T> origin) {
+  void meet_candidates(const Segment<T>* segments, int count, Vec2<T> origin) {
     int num_candidates = 0;
     for (int s = 0; s < count; ++s) {  // without a branch: one in eight has a ray
       candidates_[num_candidates] = static_cast<uint16_t>(s);
@@ -111,7 +108,8 @@ class Caster {
       const auto wrapped = [&](int32_t ray) { return ray < num_rays_ ? ray : ray - num_rays_; };
       const int32_t unwrapped = spans_.below[s] + 1 - num_rays_,
                     ray = unwrapped < 0 ? unwrapped + num_rays_ : unwrapped;
-      if (method == Method::kFirst && num_rays == num_rays_ && touches(segments + 4 * s, origin)) {
+      if (method == Method::kFirst && num_rays == num_rays_ &&
+          holds_origin(start_from(segments[s], origin), end_from(segments[s], origin))) {
         std::fill_n(best_, num_rays_, 0.0);
         return;
       }
@@ -130,17 +128,18 @@ class Caster {
 
   // The distances of pairs; those of each ray go into its best one.
   template <Method method, int bytes>
-  void meet(const T* segments, Vec2<T> origin, int num_pairs) {
+  void meet(const Segment<T>* segments, Vec2<T> origin, int num_pairs) {
     using Doubles = Lanes<double, bytes>;
     constexpr int kLanes = bytes / sizeof(double);
     if (num_pairs == 0) return;
     for (int p = num_pairs; p % kLanes != 0; ++p) pairs_[p] = pairs_[num_pairs - 1];
     for (const Pair* pair = pairs_; pair < pairs_ + num_pairs; pair += kLanes) {
-      const auto end = [&](int k, T from) {
-        return gather<Doubles>([&](int lane) { return static_cast<double>(segments[4 * pair[lane].segment + k]); }) -
-               static_cast<double>(from);
+      const auto from = [&](T origin, T Segment<T>::* at) {
+        return gather<Doubles>([&](int lane) { return static_cast<double>(segments[pair[lane].segment].*at); }) -
+               static_cast<double>(origin);
       };
-      const Vec2<Doubles> a{end(0, origin.x), end(1, origin.y)}, b{end(2, origin.x), end(3, origin.y)};
+      const Vec2<Doubles> a{from(origin.x, &Segment<T>::x0), from(origin.y, &Segment<T>::y0)},
+          b{from(origin.x, &Segment<T>::x1), from(origin.y, &Segment<T>::y1)};
       const Vec2<Doubles> d{gather<Doubles>([&](int lane) { return directions_[pair[lane].ray].x; }),
                             gather<Doubles>([&](int lane) { return directions_[pair[lane].ray].y; })};
       const Doubles distance = distance_to<method>(a, b, d);
@@ -154,8 +153,8 @@ class Caster {
   void cast_binned(Vec2<T> origin, T* row) const {
     double squared[kBins];
     std::fill_n(squared, kBins, -1.0);
-    for (const T* s = segments_; s != segments_ + 4 * count_; s += 4) {
-      const Vec2<double> o{origin.x, origin.y}, a = Vec2<double>{s[0], s[1]} - o, b = Vec2<double>{s[2], s[3]} - o;
+    for (const Segment<T>* s = segments_; s != segments_ + count_; ++s) {
+      const Vec2<double> a = start_from(*s, origin), b = end_from(*s, origin);
       const double distance = dot(a, a);
       if (!all_finite(a, b) || !is_finite(distance)) continue;
       double& farthest = squared[bin_of(a, directions_.data())];
@@ -167,17 +166,12 @@ class Caster {
     }
   }
 
-  bool touches(const T* ends, Vec2<T> origin) const {
-    const Vec2<double> o{origin.x, origin.y};
-    return holds_origin(Vec2<double>{ends[0], ends[1]} - o, Vec2<double>{ends[2], ends[3]} - o);
-  }
-
   Method method_;
   int32_t num_rays_;
   T min_distance_;                        // pixels
   std::vector<Vec2<double>> directions_;  // of the rays, or of the bins
 
-  const T* segments_ = nullptr;  // [count, 4]
+  const Segment<T>* segments_ = nullptr;  // [count]
   int64_t count_ = 0;
   int64_t padded_ = 0;
   std::vector<T> columns_;  // [4, padded] x0, y0, x1, y1

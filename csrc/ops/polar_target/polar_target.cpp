@@ -7,32 +7,61 @@
 #include <tuple>
 #include <vector>
 
+#include "../../common/centerness.h"
 #include "../../common/check.h"
+#include "../../common/device.h"
 #include "../../common/polygon.h"
 #include "../../common/torch.h"
 #include "caster.h"
 
 namespace polarmask {
+
+#ifdef POLARMASK_WITH_CUDA
+template <class T>
+cudaError_t launch_cast_rays(const CastRaysParams<T>&, cudaStream_t);
+cudaError_t launch_encode_targets(const EncodeTargetsParams&, cudaStream_t);
+#endif
+
 namespace {
 
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
 constexpr int64_t kRowsPerTask = 16;  // outlines of 30 to 300 segments: 10 to 100 µs, well above the cost of a task
 
-CastOptions cast_options(const char* op, int64_t num_rays, const std::string& method, double min_distance) {
+Method checked_method(const char* op, int64_t num_rays, const std::string& method, double min_distance) {
   check_num_rays(op, num_rays);
   check(min_distance >= 0, op, ": expected min_distance >= 0, got ", min_distance);
-  if (method == "last") return {num_rays, Method::kLast, min_distance};
-  if (method == "first") return {num_rays, Method::kFirst, min_distance};
+  if (method == "last") return Method::kLast;
+  if (method == "first") return Method::kFirst;
   check(method == "binned", op, ": expected method to be \"last\", \"first\" or \"binned\", got \"", method, "\"");
   check(kBins % num_rays == 0 && num_rays % 4 == 0 && num_rays <= kMaxBinnedRays, op,
         ": expected num_rays for \"binned\" to be a divisor of 360, divisible by 4, at most ", kMaxBinnedRays, ", got ",
         num_rays);
-  return {num_rays, Method::kBinned, min_distance};
+  return Method::kBinned;
+}
+
+// Two contiguous tensors.
+template <class T>
+Ragged<Segment<T>> segments_of(const Tensor& segments, const Tensor& offsets) {
+  return {reinterpret_cast<const Segment<T>*>(segments.const_data_ptr<T>()), offsets.const_data_ptr<int64_t>(),
+          offsets.size(0) - 1, segments.size(0)};
+}
+
+template <class T>
+void cast_rays_cpu(const CastRaysParams<T>& p) {
+  parallel_for(0, p.rows, kRowsPerTask, [&](int64_t begin, int64_t end) {
+    Caster<T> caster(p.num_rays, p.method, p.min_distance);
+    with_vectors([&](auto bytes) {
+      for (int64_t row = begin; row < end; ++row) {
+        caster.set_outline(p.outlines.row(p.instance[row]), p.outlines.length(p.instance[row]));
+        caster.template cast<bytes>({p.origins[2 * row], p.origins[2 * row + 1]}, p.distances + row * p.num_rays);
+      }
+    });
+  });
 }
 
 // -> distances (P, R)
 Tensor cast_rays(const Tensor& origins_in, const Tensor& segments_in, const Tensor& offsets_in,
-                 const Tensor& instance_in, int64_t num_rays, const std::string& method, double min_distance) {
+                 const Tensor& instance_in, int64_t num_rays, const std::string& method_in, double min_distance) {
   const char* op = "cast_rays";
   check_dim(op, "origins", origins_in, 2, "(P, 2)");
   check_size(op, "origins", origins_in, 1, 2, "(P, 2)");
@@ -42,63 +71,31 @@ Tensor cast_rays(const Tensor& origins_in, const Tensor& segments_in, const Tens
   check_size(op, "instance", instance_in, 0, origins_in.size(0), "(P,)");
   check_same_device(op, "outlines.segments", segments, "origins", origins_in);
   check_same_device(op, "instance", instance_in, "origins", origins_in);
-  const CastOptions options = cast_options(op, num_rays, method, min_distance);
-  if (origins_in.is_cuda()) no_cuda_kernel(op);
+  const Method method = checked_method(op, num_rays, method_in, min_distance);
   const Tensor origins = torch::stable::contiguous(origins_in), instance = torch::stable::contiguous(instance_in);
   const int64_t rows = origins.size(0), instances = offsets.size(0) - 1;
-  const int64_t* const which = instance.const_data_ptr<int64_t>();
-  const int64_t* const begin_of = offsets.const_data_ptr<int64_t>();
-  for (int64_t row = 0; row < rows; ++row)
-    check_index(0 <= which[row] && which[row] < instances, op, ": expected instance from 0 to ", instances - 1,
-                ", got ", which[row], " at index ", row);
+  if (const auto values = values_to_check(instance)) {
+    const int64_t* const which = values->const_data_ptr<int64_t>();
+    for (int64_t row = 0; row < rows; ++row)
+      check_index(0 <= which[row] && which[row] < instances, op, ": expected instance from 0 to ", instances - 1,
+                  ", got ", which[row], " at index ", row);
+  }
   Tensor distances = torch::stable::new_empty(origins, {rows, num_rays});
   dispatch_float(origins.scalar_type(), [&]<class T>() {
-    const T* const at = origins.const_data_ptr<T>();
-    T* const out = distances.mutable_data_ptr<T>();
-    parallel_for(0, rows, kRowsPerTask, [&](int64_t begin, int64_t end) {
-      Caster<T> caster(options);
-      with_vectors([&](auto bytes) {
-        for (int64_t row = begin; row < end; ++row) {
-          const int64_t first = begin_of[which[row]], count = begin_of[which[row] + 1] - first;
-          caster.set_outline(segments.const_data_ptr<T>() + 4 * first, count);
-          caster.template cast<bytes>({at[2 * row], at[2 * row + 1]}, out + row * num_rays);
-        }
-      });
-    });
+    const CastRaysParams<T> params{
+        .origins = origins.const_data_ptr<T>(),
+        .outlines = segments_of<T>(segments, offsets),
+        .instance = instance.const_data_ptr<int64_t>(),
+        .rows = rows,
+        .num_rays = static_cast<int32_t>(num_rays),
+        .method = method,
+        .min_distance = static_cast<T>(min_distance),
+        .distances = distances.mutable_data_ptr<T>(),
+    };
+    run_on(op, origins, [&] { cast_rays_cpu(params); }, [&](auto stream) { return launch_cast_rays(params, stream); });
   });
   return distances;
 }
-
-struct Targets {
-  int64_t* instance;    // [B, L] of the batch, or kBackground, kIgnored
-  int64_t* labels;      // [B, L] likewise
-  BoxDistances* boxes;  // [B, L] pixels
-  float* rays;          // [B, L, R] pixels
-  float* centerness;    // [B, L]
-};
-
-// The instances of a batch.
-struct Instances {
-  const Box* boxes;               // [M] pixels
-  const int64_t* labels;          // [M]
-  const Point* centers;           // [M] pixels
-  const float* areas;             // [M] any unit; null: of the boxes
-  const bool* ignore;             // [M]; null: none
-  const float* segments;          // [S, 4] pixels
-  const int64_t* first_segments;  // [M + 1]
-
-  int64_t num_segments(int64_t m) const { return first_segments[m + 1] - first_segments[m]; }
-  const float* segments_of(int64_t m) const { return segments + 4 * first_segments[m]; }
-
-  float area(int64_t m) const { return areas ? areas[m] : (boxes[m].x1 - boxes[m].x0) * (boxes[m].y1 - boxes[m].y0); }
-
-  bool is_ignored(int64_t m) const { return ignore && ignore[m]; }
-
-  bool may_be_positive(int64_t m) const {
-    return !is_ignored(m) && num_segments(m) > 0 && is_finite(area(m)) && area(m) >= 0 && is_finite(centers[m]) &&
-           is_finite(boxes[m]);
-  }
-};
 
 struct Positive {
   int64_t point;  // of the B · L points
@@ -108,26 +105,22 @@ struct Positive {
 
 template <class Visit>
 void for_points(const Level& level, const Box& box, Visit&& visit) {
-  const IndexRange rows = points_between(box.y0, box.y1, level.stride, level.height);
-  const IndexRange columns = points_between(box.x0, box.x1, level.stride, level.width);
-  for (int64_t row = rows.begin; row < rows.end; ++row)
-    for (int64_t column = columns.begin; column < columns.end; ++column)
+  const PointRange range(level, box);
+  for (int64_t row = range.rows.begin; row < range.rows.end; ++row)
+    for (int64_t column = range.columns.begin; column < range.columns.end; ++column)
       visit(level.first_point + row * level.width + column, point_of(level, row, column));
 }
 
 // The points of one image that learn an instance: the smallest of those that want it, the first of equal ones.
 // `winner` holds kBackground, and gets the instances.
-std::vector<Positive> assign(const Instances& instances, IndexRange of_image, const std::vector<Level>& levels,
-                             double center_radius, int64_t* winner) {
+std::vector<Positive> assign(const EncodeTargetsParams& p, IndexRange of_image, int64_t* winner) {
+  const Instances& instances = p.instances;
   std::vector<Positive> claims;
   for (int64_t m = of_image.begin; m < of_image.end; ++m) {
     if (!instances.may_be_positive(m)) continue;
     const Box& box = instances.boxes[m];
-    for (const Level& level : levels) {
-      const double stride = static_cast<double>(level.stride);
-      const auto reach =
-          static_cast<float>(std::min<double>(center_radius * stride, std::numeric_limits<float>::max()));
-      const Box inner = inner_box(box, instances.centers[m], reach);
+    for (const Level& level : p.levels) {
+      const Box inner = inner_box(box, instances.centers[m], p.center_radius, level);
       for_points(level, inner, [&](int64_t point, const Point& at) {
         if (!is_inside(inner, at) || !is_learned_on(level, box_distances(box, at))) return;
         if (winner[point] >= 0 && instances.area(winner[point]) <= instances.area(m)) return;
@@ -141,12 +134,11 @@ std::vector<Positive> assign(const Instances& instances, IndexRange of_image, co
 }
 
 // Background inside an ignored instance: inside its outline, or inside its box where it has no segments.
-void mark_ignored(const Instances& instances, int64_t m, const std::vector<Level>& levels, int64_t* winner) {
+void mark_ignored(const Instances& instances, int64_t m, const Levels& levels, int64_t* winner) {
   const auto mark = [&](int64_t point) {
     if (winner[point] == kBackground) winner[point] = kIgnored;
   };
-  const int64_t count = instances.num_segments(m);
-  if (count == 0) {
+  if (instances.outlines.length(m) == 0) {
     const Box& box = instances.boxes[m];
     if (!is_finite(box)) return;
     for (const Level& level : levels)
@@ -157,22 +149,22 @@ void mark_ignored(const Instances& instances, int64_t m, const std::vector<Level
   }
   std::vector<Edge> edges;
   Box bounds{kInfinity, kInfinity, -kInfinity, -kInfinity};
-  for (const float* s = instances.segments_of(m); s != instances.segments_of(m) + 4 * count; s += 4) {
-    if (!is_finite(Box{s[0], s[1], s[2], s[3]})) return;  // without a part the rest is no outline
-    bounds = {std::min({bounds.x0, s[0], s[2]}), std::min({bounds.y0, s[1], s[3]}), std::max({bounds.x1, s[0], s[2]}),
-              std::max({bounds.y1, s[1], s[3]})};
-    edges.push_back(make_edge(s[0], s[1], s[2], s[3]));
+  const Segment<float>* const segments = instances.outlines.row(m);
+  for (const Segment<float>* s = segments; s != segments + instances.outlines.length(m); ++s) {
+    if (!is_finite(Box{s->x0, s->y0, s->x1, s->y1})) return;  // without a part the rest is no outline
+    bounds = {std::min({bounds.x0, s->x0, s->x1}), std::min({bounds.y0, s->y0, s->y1}),
+              std::max({bounds.x1, s->x0, s->x1}), std::max({bounds.y1, s->y0, s->y1})};
+    edges.push_back(make_edge(s->x0, s->y0, s->x1, s->y1));
   }
   std::vector<double> crossings;  // of a column of points with the outline
   for (const Level& level : levels) {
-    const IndexRange rows = points_between(bounds.y0, bounds.y1, level.stride, level.height);
-    const IndexRange columns = points_between(bounds.x0, bounds.x1, level.stride, level.width);
-    for (int64_t column = columns.begin; column < columns.end; ++column) {
+    const PointRange range(level, bounds);
+    for (int64_t column = range.columns.begin; column < range.columns.end; ++column) {
       crossings.clear();
       const double x = point_of(level, 0, column).x;
       for (const Edge& edge : edges)
         if (owns(edge, x)) crossings.push_back(crossing(edge, x));
-      for (int64_t row = rows.begin; row < rows.end; ++row) {
+      for (int64_t row = range.rows.begin; row < range.rows.end; ++row) {
         const double y = point_of(level, row, column).y;
         if (std::count_if(crossings.begin(), crossings.end(), [&](double c) { return c <= y; }) % 2)
           mark(level.first_point + row * level.width + column);
@@ -181,24 +173,53 @@ void mark_ignored(const Instances& instances, int64_t m, const std::vector<Level
   }
 }
 
-void write_positive(const Positive& positive, const Instances& instances, Caster<float>& caster, int64_t num_rays,
-                    const Targets& targets, auto bytes) {
+template <int bytes>
+void write_positive(const Positive& positive, const EncodeTargetsParams& p, Caster<float>& caster) {
   const auto [point, m, at] = positive;
-  targets.labels[point] = instances.labels[m];
-  targets.boxes[point] = box_distances(instances.boxes[m], at);
-  float* const row = targets.rays + point * num_rays;
-  caster.set_outline(instances.segments_of(m), instances.num_segments(m));
+  p.targets.labels[point] = p.instances.labels[m];
+  p.targets.boxes[point] = box_distances(p.instances.boxes[m], at);
+  float* const row = p.targets.rays + point * p.num_rays;
+  caster.set_outline(p.instances.outlines.row(m), p.instances.outlines.length(m));
   caster.cast<bytes>({at.x, at.y}, row);
-  const auto [shortest, longest] = std::minmax_element(row, row + num_rays);
-  targets.centerness[point] = *longest > 0 && is_finite(*longest) ? std::sqrt(*shortest / *longest) : 0.0f;
+  Extent<float> extent = no_rays<float>();
+  for (int32_t k = 0; k < p.num_rays; ++k) extent = add_ray(extent, row[k]);
+  p.targets.centerness[point] = centerness_of(extent);
 }
 
-std::vector<Level> levels_of(const char* op, const std::vector<int64_t>& shapes, const std::vector<int64_t>& strides,
-                             const std::vector<double>& ranges) {
+void encode_targets_cpu(const EncodeTargetsParams& p) {
+  std::fill_n(p.targets.boxes, p.images * p.points, BoxDistances{});
+  std::fill_n(p.targets.rays, p.images * p.points * p.num_rays, 0.0f);
+  std::fill_n(p.targets.centerness, p.images * p.points, 0.0f);
+  std::vector<std::vector<Positive>> of_images(p.images);
+  parallel_for(0, p.images, 1, [&](int64_t begin, int64_t end) {
+    for (int64_t image = begin; image < end; ++image) {
+      const IndexRange mine{p.image_offsets[image], p.image_offsets[image + 1]};
+      int64_t* const winner = p.targets.instance + image * p.points;
+      std::fill_n(winner, p.points, kBackground);
+      of_images[image] = assign(p, mine, winner);
+      for (int64_t m = mine.begin; m < mine.end; ++m)
+        if (p.instances.is_ignored(m)) mark_ignored(p.instances, m, p.levels, winner);
+      std::copy_n(winner, p.points, p.targets.labels + image * p.points);
+      for (Positive& positive : of_images[image]) positive.point += image * p.points;
+    }
+  });
+  std::vector<Positive> positives;
+  for (const auto& of_image : of_images) positives.insert(positives.end(), of_image.begin(), of_image.end());
+  parallel_for(0, static_cast<int64_t>(positives.size()), kRowsPerTask, [&](int64_t begin, int64_t end) {
+    Caster<float> caster(p.num_rays, p.method, p.min_distance);
+    with_vectors([&](auto bytes) {
+      for (int64_t k = begin; k < end; ++k) write_positive<bytes>(positives[k], p, caster);
+    });
+  });
+}
+
+Levels levels_of(const char* op, const std::vector<int64_t>& shapes, const std::vector<int64_t>& strides,
+                 const std::vector<double>& ranges) {
   check(shapes.size() == 2 * strides.size() && ranges.size() == 2 * strides.size(), op,
         ": expected level_shapes, strides and regress_ranges of one length, got ", shapes.size() / 2, ", ",
         strides.size(), " and ", ranges.size() / 2);
-  std::vector<Level> levels;
+  check(strides.size() <= kMaxLevels, op, ": expected at most ", kMaxLevels, " levels, got ", strides.size());
+  Levels levels{};
   int64_t points = 0;
   for (size_t k = 0; k < strides.size(); ++k) {
     const int64_t height = shapes[2 * k], width = shapes[2 * k + 1];
@@ -208,12 +229,12 @@ std::vector<Level> levels_of(const char* op, const std::vector<int64_t>& shapes,
     check(ranges[2 * k] <= ranges[2 * k + 1], op, ": expected regress_ranges from low to high, got (", ranges[2 * k],
           ", ", ranges[2 * k + 1], ")");
     if (height == 0 || width == 0) continue;  // its other side may be endless
-    levels.push_back({.height = height,
-                      .width = width,
-                      .stride = strides[k],
-                      .first_point = points,
-                      .low = static_cast<float>(ranges[2 * k]),
-                      .high = static_cast<float>(ranges[2 * k + 1])});
+    levels.level[levels.count++] = {.height = height,
+                                    .width = width,
+                                    .stride = strides[k],
+                                    .first_point = points,
+                                    .low = static_cast<float>(ranges[2 * k]),
+                                    .high = static_cast<float>(ranges[2 * k + 1])};
     points += height * width;
   }
   return levels;
@@ -225,12 +246,12 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> encode_targets(
     const std::vector<double>& regress_ranges, const Tensor& boxes_in, const Tensor& labels_in,
     const Tensor& segments_in, const Tensor& offsets_in, const Tensor& image_offsets_in, const Tensor& centers_in,
     const std::optional<Tensor>& areas_in, const std::optional<Tensor>& ignore_in, int64_t num_rays,
-    double center_radius, const std::string& method, double min_distance) {
-  using torch::stable::contiguous, torch::stable::new_empty, torch::stable::new_zeros;
+    double center_radius, const std::string& method_in, double min_distance) {
+  using torch::stable::contiguous, torch::stable::new_empty;
   const char* op = "encode_targets";
   const Tensor segments = contiguous(segments_in), offsets = contiguous(offsets_in);
   const Tensor image_offsets = contiguous(image_offsets_in);
-  const std::vector<Level> levels = levels_of(op, level_shapes, strides, regress_ranges);
+  const Levels levels = levels_of(op, level_shapes, strides, regress_ranges);
   check_dim(op, "boxes", boxes_in, 2, "(M, 4)");
   check_size(op, "boxes", boxes_in, 1, 4, "(M, 4)");
   check_outlines(op, segments, offsets);
@@ -252,62 +273,53 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> encode_targets(
   check_column("labels", labels_in);
   if (areas_in) check_column("areas", *areas_in);
   if (ignore_in) check_column("ignore", *ignore_in);
-  const CastOptions options = cast_options(op, num_rays, method, min_distance);
+  const Method method = checked_method(op, num_rays, method_in, min_distance);
   check(center_radius > 0, op, ": expected center_radius > 0, got ", center_radius);
-  if (boxes_in.is_cuda()) no_cuda_kernel(op);
+  check(count <= UINT32_MAX, op, ": expected fewer than 2**32 instances, got ",
+        count);  // keys of the kernels hold them
 
   const Tensor boxes = contiguous(boxes_in), labels = contiguous(labels_in), centers = contiguous(centers_in);
   std::optional<Tensor> areas, ignore;
   if (areas_in) areas = contiguous(*areas_in);
   if (ignore_in) ignore = contiguous(*ignore_in);
-  const Instances instances{
-      .boxes = reinterpret_cast<const Box*>(boxes.const_data_ptr<float>()),
-      .labels = labels.const_data_ptr<int64_t>(),
-      .centers = reinterpret_cast<const Point*>(centers.const_data_ptr<float>()),
-      .areas = areas ? areas->const_data_ptr<float>() : nullptr,
-      .ignore = ignore ? ignore->const_data_ptr<bool>() : nullptr,
-      .segments = segments.const_data_ptr<float>(),
-      .first_segments = offsets.const_data_ptr<int64_t>(),
-  };
-
   const int64_t images = image_offsets.size(0) - 1;
   int64_t points = 0;  // L
   for (const Level& level : levels) points += level.height * level.width;
   Tensor winners = new_empty(labels, {images, points});
   Tensor target_labels = new_empty(labels, {images, points});
-  Tensor target_boxes = new_zeros(boxes, {images, points, 4});
-  Tensor rays = new_zeros(boxes, {images, points, num_rays});
-  Tensor centerness = new_zeros(boxes, {images, points});
-  const Targets targets{
-      .instance = winners.mutable_data_ptr<int64_t>(),
-      .labels = target_labels.mutable_data_ptr<int64_t>(),
-      .boxes = reinterpret_cast<BoxDistances*>(target_boxes.mutable_data_ptr<float>()),
-      .rays = rays.mutable_data_ptr<float>(),
-      .centerness = centerness.mutable_data_ptr<float>(),
+  Tensor target_boxes = new_empty(boxes, {images, points, 4});
+  Tensor rays = new_empty(boxes, {images, points, num_rays});
+  Tensor centerness = new_empty(boxes, {images, points});
+  const EncodeTargetsParams params{
+      .instances =
+          {
+              .boxes = reinterpret_cast<const Box*>(boxes.const_data_ptr<float>()),
+              .labels = labels.const_data_ptr<int64_t>(),
+              .centers = reinterpret_cast<const Point*>(centers.const_data_ptr<float>()),
+              .areas = areas ? areas->const_data_ptr<float>() : nullptr,
+              .ignore = ignore ? ignore->const_data_ptr<bool>() : nullptr,
+              .outlines = segments_of<float>(segments, offsets),
+          },
+      .image_offsets = image_offsets.const_data_ptr<int64_t>(),
+      .images = images,
+      .points = points,
+      .levels = levels,
+      .center_radius = center_radius,
+      .num_rays = static_cast<int32_t>(num_rays),
+      .method = method,
+      .min_distance = static_cast<float>(min_distance),
+      .targets =
+          {
+              .instance = winners.mutable_data_ptr<int64_t>(),
+              .labels = target_labels.mutable_data_ptr<int64_t>(),
+              .boxes = reinterpret_cast<BoxDistances*>(target_boxes.mutable_data_ptr<float>()),
+              .rays = rays.mutable_data_ptr<float>(),
+              .centerness = centerness.mutable_data_ptr<float>(),
+          },
   };
-
-  const int64_t* const first_instance = image_offsets.const_data_ptr<int64_t>();
-  std::vector<std::vector<Positive>> of_images(images);
-  parallel_for(0, images, 1, [&](int64_t begin, int64_t end) {
-    for (int64_t image = begin; image < end; ++image) {
-      const IndexRange mine{first_instance[image], first_instance[image + 1]};
-      int64_t* const winner = targets.instance + image * points;
-      std::fill_n(winner, points, kBackground);
-      of_images[image] = assign(instances, mine, levels, center_radius, winner);
-      for (int64_t m = mine.begin; m < mine.end; ++m)
-        if (instances.is_ignored(m)) mark_ignored(instances, m, levels, winner);
-      std::copy_n(winner, points, targets.labels + image * points);
-      for (Positive& positive : of_images[image]) positive.point += image * points;
-    }
-  });
-  std::vector<Positive> positives;
-  for (const auto& of_image : of_images) positives.insert(positives.end(), of_image.begin(), of_image.end());
-  parallel_for(0, static_cast<int64_t>(positives.size()), kRowsPerTask, [&](int64_t begin, int64_t end) {
-    Caster<float> caster(options);
-    with_vectors([&](auto bytes) {
-      for (int64_t k = begin; k < end; ++k) write_positive(positives[k], instances, caster, num_rays, targets, bytes);
-    });
-  });
+  run_on(
+      op, boxes, [&] { encode_targets_cpu(params); },
+      [&](auto stream) { return launch_encode_targets(params, stream); });
   return {winners, target_labels, target_boxes, rays, centerness};
 }
 

@@ -1,9 +1,22 @@
 // Which points of a detector's feature maps learn which instance. All of it in float.
 #pragma once
 
-#include "../../common/polar.h"
+#include "../../common/rows.h"
+#include "rays.h"
 
 namespace polarmask {
+
+template <class T>
+struct CastRaysParams {
+  const T* origins;             // [P, 2] pixels
+  Ragged<Segment<T>> outlines;  // [M] pixels
+  const int64_t* instance;      // [P] the outline that each point looks at
+  int64_t rows;                 // P
+  int32_t num_rays;             // R
+  Method method;
+  T min_distance;  // pixels
+  T* distances;    // [P, R] pixels
+};
 
 // What `instance` and `labels` hold where there is no instance.
 constexpr int64_t kBackground = -1;
@@ -14,6 +27,16 @@ struct Level {
   int64_t stride;         // pixels
   int64_t first_point;    // of the L points of an image
   float low, high;        // pixels: the largest box distance that it learns, both ends included
+};
+
+constexpr int kMaxLevels = 32;  // they travel with the kernels' parameters
+
+struct Levels {
+  Level level[kMaxLevels];
+  int count;
+
+  PM_HD const Level* begin() const { return level; }
+  PM_HD const Level* end() const { return level + count; }
 };
 
 struct Point {
@@ -32,7 +55,7 @@ struct Box {
 PM_HD bool is_finite(const Point& p) { return is_finite(p.x) && is_finite(p.y); }
 PM_HD bool is_finite(const Box& b) { return is_finite(b.x0) && is_finite(b.y0) && is_finite(b.x1) && is_finite(b.y1); }
 
-struct BoxDistances {
+struct alignas(16) BoxDistances {
   float left, top, right, bottom;  // pixels
 };
 
@@ -40,8 +63,11 @@ PM_HD BoxDistances box_distances(const Box& box, const Point& p) {
   return {p.x - box.x0, p.y - box.y0, box.x1 - p.x, box.y1 - p.y};
 }
 
-// The box that positive points lie in: the sides, and no farther from the centre than reach.
-PM_HD Box inner_box(const Box& box, const Point& center, float reach) {
+// The box that positive points of a level lie in: the sides, and no farther from the centre than the radius, in
+// strides.
+PM_HD Box inner_box(const Box& box, const Point& center, double radius, const Level& level) {
+  constexpr double kFarthest = 3.4028234663852886e38;  // float's largest
+  const auto reach = static_cast<float>(min_of(radius * static_cast<double>(level.stride), kFarthest));
   return {max_of(center.x - reach, box.x0), max_of(center.y - reach, box.y0),  //
           min_of(center.x + reach, box.x1), min_of(center.y + reach, box.y1)};
 }
@@ -70,5 +96,62 @@ PM_HD IndexRange points_between(float low, float high, int64_t stride, int64_t c
   return {clamp_index(low / static_cast<double>(stride) - 0.5, count),
           clamp_index(high / static_cast<double>(stride) + 0.5, count)};
 }
+
+// The points of a level between the sides of a box, and some outside; row after row.
+struct PointRange {
+  IndexRange rows, columns;
+
+  PM_HD PointRange(const Level& level, const Box& box)
+      : rows(points_between(box.y0, box.y1, level.stride, level.height)),
+        columns(points_between(box.x0, box.x1, level.stride, level.width)) {}
+
+  PM_HD int64_t size() const {
+    return max_of<int64_t>(0, rows.end - rows.begin) * max_of<int64_t>(0, columns.end - columns.begin);
+  }
+  PM_HD int64_t row(int64_t k) const { return rows.begin + k / (columns.end - columns.begin); }
+  PM_HD int64_t column(int64_t k) const { return columns.begin + k % (columns.end - columns.begin); }
+};
+
+// The instances of a batch.
+struct Instances {
+  const Box* boxes;                 // [M] pixels
+  const int64_t* labels;            // [M]
+  const Point* centers;             // [M] pixels
+  const float* areas;               // [M] any unit; null: of the boxes
+  const bool* ignore;               // [M]; null: none
+  Ragged<Segment<float>> outlines;  // [M] pixels
+
+  PM_HD float area(int64_t m) const {
+    return areas ? areas[m] : (boxes[m].x1 - boxes[m].x0) * (boxes[m].y1 - boxes[m].y0);
+  }
+
+  PM_HD bool is_ignored(int64_t m) const { return ignore && ignore[m]; }
+
+  PM_HD bool may_be_positive(int64_t m) const {
+    return !is_ignored(m) && outlines.length(m) > 0 && is_finite(area(m)) && area(m) >= 0 && is_finite(centers[m]) &&
+           is_finite(boxes[m]);
+  }
+};
+
+struct Targets {
+  int64_t* instance;    // [B, L] of the batch, or kBackground, kIgnored
+  int64_t* labels;      // [B, L] likewise
+  BoxDistances* boxes;  // [B, L] pixels
+  float* rays;          // [B, L, R] pixels
+  float* centerness;    // [B, L]
+};
+
+struct EncodeTargetsParams {
+  Instances instances;
+  const int64_t* image_offsets;  // [B + 1] image b has the instances image_offsets[b] … image_offsets[b + 1] − 1
+  int64_t images;                // B
+  int64_t points;                // L, of an image
+  Levels levels;
+  double center_radius;  // strides
+  int32_t num_rays;      // R
+  Method method;
+  float min_distance;  // pixels
+  Targets targets;
+};
 
 }  // namespace polarmask

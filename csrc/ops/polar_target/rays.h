@@ -13,6 +13,22 @@
 
 namespace polarmask {
 
+// A row of polarmask_ops.Outlines.
+template <class T>
+struct Segment {
+  T x0, y0, x1, y1;  // pixels
+};
+
+// The ends of a segment as seen from a point.
+template <class T>
+PM_HD Vec2<double> start_from(const Segment<T>& s, Vec2<T> origin) {
+  return Vec2<double>{s.x0, s.y0} - Vec2<double>{origin.x, origin.y};
+}
+template <class T>
+PM_HD Vec2<double> end_from(const Segment<T>& s, Vec2<T> origin) {
+  return Vec2<double>{s.x1, s.y1} - Vec2<double>{origin.x, origin.y};
+}
+
 enum class Method { kLast, kFirst, kBinned };
 
 // In turns, 0 to 1, along the convention of the rays, within 2e-6 (the polynomial is Abramowitz and Stegun 4.4.49).

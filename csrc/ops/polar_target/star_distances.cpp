@@ -6,9 +6,16 @@
 #include <vector>
 
 #include "../../common/check.h"
+#include "../../common/device.h"
 #include "../../common/torch.h"
 
 namespace polarmask {
+
+#ifdef POLARMASK_WITH_CUDA
+template <class T>
+cudaError_t launch_star_distances(const StarDistancesParams<T>&, cudaStream_t);
+#endif
+
 namespace {
 
 constexpr int64_t kRowsPerTask = 64;  // of one ray: some 100 µs of walking, against 10 µs for the tables
@@ -41,19 +48,20 @@ std::vector<T> with_border(const T* labels, ImageSize size) {
 }
 
 template <class T>
-void star_distances_cpu(const T* labels, ImageSize size, int64_t num_rays, bool exact, float* out) {
-  const std::vector<T> bordered = with_border(labels, size);
-  parallel_for(0, num_rays * size.height, kRowsPerTask, [&](int64_t begin, int64_t end) {
+void star_distances_cpu(const StarDistancesParams<T>& p) {
+  const ImageSize size{p.height, p.width};
+  const std::vector<T> bordered = with_border(p.labels, size);
+  parallel_for(0, p.num_rays * size.height, kRowsPerTask, [&](int64_t begin, int64_t end) {
     Path paths[2][2];  // of one ray, by the parity of the row and column where it starts
     for (int64_t k = begin; k < end; ++k) {
       const int64_t ray = k / size.height, row = k % size.height;
       if (k == begin || row == 0)
         for (const int64_t y : {0, 1})
-          for (const int64_t x : {0, 1}) paths[y][x] = path_of(ray_direction(ray, num_rays), exact, size, {x, y});
+          for (const int64_t x : {0, 1}) paths[y][x] = path_of(ray_direction(ray, p.num_rays), p.exact, size, {x, y});
       const T* const pixels = bordered.data() + (row + 1) * (size.width + 2) + 1;
       for (int64_t column = 0; column < size.width; ++column) {
         const T* const pixel = pixels + column;
-        float& distance = out[k * size.width + column];
+        float& distance = p.distances[k * size.width + column];
         distance = 0;
         if (*pixel == 0) continue;
         const Path& path = paths[row & 1][column & 1];
@@ -84,13 +92,21 @@ Tensor star_distances(const Tensor& label_image_in, int64_t num_rays, const std:
   check(rule == "stardist" || rule == "exact", op, ": expected rule to be \"stardist\" or \"exact\", got \"", rule,
         "\"");
   const ImageSize size = checked_size(op, label_image_in.size(0), label_image_in.size(1));
-  if (label_image_in.is_cuda()) no_cuda_kernel(op);
   const Tensor label_image = torch::stable::contiguous(label_image_in);
   Tensor distances = torch::stable::new_empty(label_image, {num_rays, size.height, size.width}, ScalarType::Float);
   if (size.height == 0 || size.width == 0) return distances;  // the other side may be endless
   dispatch_width(label_image, [&]<class T>() {
-    star_distances_cpu(static_cast<const T*>(label_image.const_data_ptr()), size, num_rays, rule == "exact",
-                       distances.mutable_data_ptr<float>());
+    const StarDistancesParams<T> params{
+        .labels = static_cast<const T*>(label_image.const_data_ptr()),
+        .height = size.height,
+        .width = size.width,
+        .num_rays = num_rays,
+        .exact = rule == "exact",
+        .distances = distances.mutable_data_ptr<float>(),
+    };
+    run_on(
+        op, label_image, [&] { star_distances_cpu(params); },
+        [&](auto stream) { return launch_star_distances(params, stream); });
   });
   return distances;
 }

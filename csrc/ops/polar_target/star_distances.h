@@ -6,6 +6,15 @@
 
 namespace polarmask {
 
+template <class T>
+struct StarDistancesParams {
+  const T* labels;        // [H, W] 0: background
+  int64_t height, width;  // pixels
+  int64_t num_rays;       // R
+  bool exact;             // the rule
+  float* distances;       // [R, H, W] pixels
+};
+
 // A pixel on the way of a ray, and the length of the ray if it ends there.
 struct Step {
   int64_t dx, dy;   // pixels from the start
@@ -29,16 +38,24 @@ PM_HD Step stardist_step(int64_t n, Vec2<double> direction, Vec2<int64_t> start)
           static_cast<double>(n - 1) + 0.5 / max_of(ax, ay)};
 }
 
-// The step after `step` (at first {0, 0, 0}) from pixel square to pixel square, starting in the middle of one. The
-// distance is that of the side it crosses; a diagonal goes through corners, and meets the squares beside them nowhere.
-PM_HD Step exact_step(const Step& step, Vec2<double> direction) {
+// How far along the ray its n-th side of a pixel square is (n from 0), by one of its axes, from the middle of a pixel.
+PM_HD double side_distance(int64_t n, double along) {
   constexpr double kNever = 1e300;
-  const auto size = [](auto value) { return static_cast<double>(value < 0 ? -value : value); };
+  return along == 0 ? kNever : (static_cast<double>(n) + 0.5) / absolute(along);
+}
+
+// The step after `step` (at first {0, 0, 0}) from pixel square to pixel square, starting in the middle of one, and the
+// next sides by x and by y. The distance is that of the side it crosses; a diagonal goes through corners, and meets the
+// squares beside them nowhere.
+PM_HD Step exact_step(const Step& step, Vec2<double> direction, double to_x, double to_y) {
   const auto sign = [](double value) { return value < 0 ? -1 : 1; };
-  const double to_x = direction.x == 0 ? kNever : (size(step.dx) + 0.5) / size(direction.x);
-  const double to_y = direction.y == 0 ? kNever : (size(step.dy) + 0.5) / size(direction.y);
   return {step.dx + (to_x <= to_y ? sign(direction.x) : 0), step.dy + (to_y <= to_x ? sign(direction.y) : 0),
           min_of(to_x, to_y)};
+}
+
+PM_HD Step exact_step(const Step& step, Vec2<double> direction) {
+  return exact_step(step, direction, side_distance(absolute(step.dx), direction.x),
+                    side_distance(absolute(step.dy), direction.y));
 }
 
 }  // namespace polarmask
