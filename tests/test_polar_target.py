@@ -498,6 +498,7 @@ def same_bits(function, kwargs):
 
 
 @kernels
+@pytest.mark.smoke
 @pytest.mark.parametrize("method", ["last", "first", "binned"])
 @pytest.mark.parametrize("dtype", GEOMETRY)
 def test_kernels_cast_the_same_rays(method, dtype):
@@ -517,6 +518,7 @@ def test_kernels_cast_the_same_rays(method, dtype):
 
 
 @kernels
+@pytest.mark.smoke
 @pytest.mark.parametrize("method", ["last", "first", "binned"])
 def test_kernels_encode_the_same_targets(method):
     """Instances on top of each other, of equal areas, ignored, hostile."""
@@ -546,6 +548,7 @@ def test_kernels_encode_the_same_targets(method):
 
 
 @kernels
+@pytest.mark.smoke
 def test_kernels_survive_values_that_nobody_checks(monkeypatch):
     monkeypatch.delenv("POLARMASK_CHECK", raising=False)
     device = "cuda" if torch.cuda.is_available() else "cpu"

@@ -132,6 +132,7 @@ def test_stardist_itself(num_rays, differ, stardist, device):
 
 
 @pytest.mark.skipif(not KERNELS, reason="neither a GPU nor the emulator")
+@pytest.mark.smoke
 @pytest.mark.parametrize("rule", ["stardist", "exact"])
 def test_kernels_find_the_same_distances(rule):
     """Rays longer than the kernels' tables, too."""

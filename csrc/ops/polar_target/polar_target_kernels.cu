@@ -23,6 +23,7 @@ namespace {
 
 constexpr int kThreads = 128;
 constexpr int kWarps = kThreads / kWarpSize;
+constexpr int kBlocks = 4;  // on a multiprocessor, at least: without this word the compiler aims higher, and spills
 constexpr int64_t kRayBlocks = 1 << 13;       // enough to fill any chip; more would compute the directions more often
 constexpr int64_t kPartsOfIgnored = 16;       // blocks for a crowd: it may cover a whole image
 constexpr uint64_t kNoKey = ~uint64_t{0};     // as a signed number it is kBackground …
@@ -45,15 +46,15 @@ using Bits = decltype(bits_of(T{}));
 
 // Shared memory of a block: the directions of the rays or bins, and for each warp the best distance of each of them.
 template <Method method>
-constexpr int directions_for(int num_rays) {
+PM_HD constexpr int directions_for(int num_rays) {
   return method == Method::kBinned ? static_cast<int>(kBins) : num_rays;
 }
 template <Method method, class T>
-constexpr size_t bytes_of_row(int num_rays) {
+PM_HD constexpr size_t bytes_of_row(int num_rays) {
   return directions_for<method>(num_rays) * (method == Method::kBinned ? sizeof(long long) : sizeof(T));
 }
 template <Method method, class T>
-constexpr size_t shared_bytes(int num_rays) {
+PM_HD constexpr size_t shared_bytes(int num_rays) {
   return directions_for<method>(num_rays) * sizeof(Vec2<double>) + kWarps * bytes_of_row<method, T>(num_rays);
 }
 
@@ -69,7 +70,10 @@ struct WarpCaster {
     constexpr bool binned = method == Method::kBinned;
     auto* const shared = dynamic_shared<Vec2<double>>();
     const int count = directions_for<method>(num_rays);
-    for (int k = threadIdx.x; k < count; k += kThreads) shared[k] = ray_direction(k, binned ? kBins : num_rays);
+    for (int k = threadIdx.x; k < count; k += kThreads) {
+      const Vec2<double> direction = ray_direction(k, binned ? kBins : num_rays);
+      shared[k].x = direction.x, shared[k].y = direction.y;  // the race detector sees no struct that a call returns
+    }
     __syncthreads();
     directions = shared;
     row =
@@ -136,7 +140,7 @@ struct WarpCaster {
 };
 
 template <Method method, class T>
-__global__ void __launch_bounds__(kThreads) cast_rays_kernel(CastRaysParams<T> p) {
+__global__ void __launch_bounds__(kThreads, kBlocks) cast_rays_kernel(CastRaysParams<T> p) {
   const WarpCaster<method, T> caster(p.num_rays, p.min_distance);
   for (int64_t row = warp_of(); row < p.rows; row += num_warps()) {
     const int64_t m = p.instance[row];
@@ -163,13 +167,14 @@ __device__ void claim(const EncodeTargetsParams& p, int64_t image, int64_t point
 }
 
 // Every point gets the least key of the instances that want it.
-__global__ void __launch_bounds__(kThreads) claim_kernel(EncodeTargetsParams p) {
+__global__ void __launch_bounds__(kThreads, kBlocks) claim_kernel(EncodeTargetsParams p) {
   for (int64_t m = warp_of(); m < p.instances.outlines.size; m += num_warps()) {
     const int64_t image = image_of(p, m);
     if (image < 0 || !p.instances.may_be_positive(m)) continue;
     const Box box = p.instances.boxes[m];
     const uint64_t key = uint64_t{__float_as_uint(p.instances.area(m) + 0.0f)} << 32 | static_cast<uint64_t>(m);
-    for (const Level& level : p.levels) {
+    for (int l = 0; l < p.levels.count; ++l) {
+      const Level level = p.levels.level[l];  // by index: a pointer would copy the parameters
       const Box inner = inner_box(box, p.instances.centers[m], p.center_radius, level);
       const PointRange range(level, inner);
       for (int64_t k = lane_of(); k < range.size(); k += kWarpSize) {
@@ -211,7 +216,7 @@ __device__ bool is_within(const Segment<float>* segments, int64_t count, const P
 }
 
 // Ignored instances want what is in them with a key above all others.
-__global__ void __launch_bounds__(kThreads) ignore_kernel(EncodeTargetsParams p) {
+__global__ void __launch_bounds__(kThreads, kBlocks) ignore_kernel(EncodeTargetsParams p) {
   for (int64_t task = blockIdx.x; task < p.instances.outlines.size * kPartsOfIgnored; task += gridDim.x) {
     const int64_t m = task / kPartsOfIgnored, image = image_of(p, m);
     if (image < 0 || !p.instances.is_ignored(m)) continue;
@@ -220,7 +225,8 @@ __global__ void __launch_bounds__(kThreads) ignore_kernel(EncodeTargetsParams p)
     bool finite = is_finite(p.instances.boxes[m]);
     const Box box = count > 0 ? bounds_of(segments, count, finite) : p.instances.boxes[m];
     if (!finite) continue;
-    for (const Level& level : p.levels) {
+    for (int l = 0; l < p.levels.count; ++l) {
+      const Level level = p.levels.level[l];  // by index: a pointer would copy the parameters
       const PointRange range(level, box);
       for (int64_t k = task % kPartsOfIgnored * kThreads + threadIdx.x; k < range.size();
            k += kPartsOfIgnored * kThreads) {
@@ -244,7 +250,7 @@ __device__ Point locate(const Levels& levels, int64_t point) {
 
 // A warp writes 32 points.
 template <Method method>
-__global__ void __launch_bounds__(kThreads) write_kernel(EncodeTargetsParams p) {
+__global__ void __launch_bounds__(kThreads, kBlocks) write_kernel(EncodeTargetsParams p) {
   const WarpCaster<method, float> caster(p.num_rays, p.min_distance);
   const int64_t total = p.images * p.points;
   for (int64_t first = warp_of() * kWarpSize; first < total; first += num_warps() * kWarpSize) {
