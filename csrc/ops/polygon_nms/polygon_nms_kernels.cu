@@ -65,7 +65,6 @@ __global__ void __launch_bounds__(kThreads) candidates_kernel(NmsParams<Geometry
     }
     __syncthreads();
     if (threadIdx.x == 0) p.scratch.dead[first / kTile] = dead;
-    __syncthreads();
   }
 }
 
@@ -134,7 +133,6 @@ __global__ void __launch_bounds__(kThreads) resolve_kernel(NmsParams<Geometry> p
       if (n % kWords > word && n % kWords < words && has(kept, static_cast<int>(n / kWords)))
         atomicOr(&removed[n % kWords], rows[n]);
     total += __popcll(kept);
-    __syncthreads();
   }
   if (threadIdx.x != 0) return;
   total = min_of(total, p.rule.max_output);
@@ -168,7 +166,6 @@ __global__ void __launch_bounds__(kThreads, kExactBlocks)
           });
     }
     if (threadIdx.x == 0) p.scratch.dead[first / kTile] = dead;
-    __syncthreads();
   }
 }
 
