@@ -69,6 +69,8 @@ def sample_predictions(detector: Detector, data: DataSet, path: Path, count: int
     rows = []
     for _, sample in islice(readable(data, detector.config.data.invalid), count):
         rows.append(beside([truth(sample), detections(sample.image, detector(sample.image), detector)]))
+    if not rows:  # none can be read
+        return
     sheet = Image.new("RGB", (max(row.width for row in rows), sum(row.height for row in rows)))
     top = 0
     for row in rows:
