@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <cmath>
 #include <limits>
 #include <random>
@@ -62,17 +63,23 @@ void pixels() {
     largest.find(filled, false, shape);  // one component without holes stays
     CHECK(shape.size() == filled.size() && area(traced(shape)) == outer);
     int64_t border = 0;
-    border_pixels(filled, [&](int64_t x, int64_t line) {
-      ++border;
-      CHECK(0 <= x && x < width && 0 <= line && line < height);
-    });
+    for (int64_t line = -1; line <= height; ++line)
+      border_pixels(filled.line(line - 1), filled.line(line), filled.line(line + 1), [&](int32_t x) {
+        ++border;
+        CHECK(0 <= x && x < width && 0 <= line && line < height);
+      });
     CHECK((border == 0) == (inside == 0));
 
     Segments clipped;
-    Clipper clipper(static_cast<double>(width) - 3.5, 5.25);
-    clipper.clip(sides.data(), static_cast<int64_t>(sides.size() / 4), [&](ClipPoint a, ClipPoint b) {
+    const ClipPoint limit{{static_cast<double>(width) - 3.5, 5.25}};
+    const auto add = [&](const ClipPoint& a, const ClipPoint& b) {
       clipped.insert(clipped.end(), {a.at[0], a.at[1], b.at[0], b.at[1]});
-    });
+    };
+    std::vector<BorderEnd> ends;
+    for (size_t s = 0; s < sides.size(); s += 4)
+      clip_segment(sides.data() + s, limit, add, [&](const BorderEnd& end) { ends.push_back(end); });
+    std::sort(ends.begin(), ends.end());
+    net_passages(ends.data(), static_cast<int64_t>(ends.size()), limit, add);
     double want = 0;
     for (int64_t row = 0; row < height; ++row)
       for (int64_t x = 0; x < width; ++x)
@@ -89,8 +96,8 @@ void runs_that_touch_are_one() {
   runs.add(3, 4, 6);
   runs.add(5, 0, 1);
   CHECK(runs.size() == 2 && runs[0].end == 6);
-  CHECK(runs.line(2).empty() && runs.line(3).size() == 1 && runs.line(4).empty() && runs.line(5).size() == 1);
-  CHECK(runs.line(6).empty() && runs.first_line() == 3 && runs.end_line() == 6);
+  CHECK(runs.line(2).count == 0 && runs.line(3).count == 1 && runs.line(4).count == 0 && runs.line(5).count == 1);
+  CHECK(runs.line(6).count == 0 && runs.first_line() == 3 && runs.end_line() == 6);
 }
 
 }  // namespace

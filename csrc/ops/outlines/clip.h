@@ -3,13 +3,13 @@
 // border then cancels, so that no ray ends where there is no matter.
 #pragma once
 
-#include <algorithm>
-#include <utility>
-#include <vector>
-
 #include "../../common/polygon.h"
+#include "outlines.h"
 
 namespace polarmask {
+
+// A straight line crosses each border once at most, so that five parts of it are the most.
+constexpr int64_t kMaxClippedParts = 5;
 
 struct ClipPoint {
   double at[2];  // x, y in pixels
@@ -17,110 +17,103 @@ struct ClipPoint {
 
 // Calls visit(a, b) for the parts of a → b before, within and beyond [0, limit] along the axis, in their order, each
 // moved into it. NaN and infinity are for the caller to keep out.
-template <class Visit>
-PM_HD void clamp_along(int axis, double limit, ClipPoint a, ClipPoint b, Visit&& visit) {
-  const int other = 1 - axis;
-  const Edge edge = make_edge(a.at[axis], a.at[other], b.at[axis], b.at[other]);
+template <int kAxis, class Visit>
+PM_HD void clamp_along(double limit, ClipPoint a, ClipPoint b, Visit&& visit) {
+  constexpr int kOther = 1 - kAxis;
+  const Edge edge = make_edge(a.at[kAxis], a.at[kOther], b.at[kAxis], b.at[kOther]);
   const auto clamped = [](double value, double low, double high) { return min_of(max_of(low, value), high); };
   const auto moved = [&](ClipPoint p) {
-    p.at[axis] = clamped(p.at[axis], 0.0, limit);
+    p.at[kAxis] = clamped(p.at[kAxis], 0.0, limit);
     return p;
   };
-  ClipPoint last = moved(a);
-  const auto cut = [&](double border, bool crosses) {
-    if (!crosses) return;
+  const auto on = [&](double border) {
     ClipPoint p;
-    p.at[axis] = border;
-    p.at[other] = clamped(crossing(edge, border), min_of(edge.y0, edge.y1), max_of(edge.y0, edge.y1));
-    visit(last, p);
-    last = p;
+    p.at[kAxis] = border;
+    p.at[kOther] = clamped(crossing(edge, border), min_of(edge.y0, edge.y1), max_of(edge.y0, edge.y1));
+    return p;
   };
-  const bool crosses_zero = (a.at[axis] < 0) != (b.at[axis] < 0);
-  const bool crosses_limit = (a.at[axis] > limit) != (b.at[axis] > limit);
-  const bool forward = a.at[axis] < b.at[axis];
-  if (forward) cut(0, crosses_zero);
-  cut(limit, crosses_limit);
-  if (!forward) cut(0, crosses_zero);
-  visit(last, moved(b));
+  const bool crosses_zero = (a.at[kAxis] < 0) != (b.at[kAxis] < 0);
+  const bool crosses_limit = (a.at[kAxis] > limit) != (b.at[kAxis] > limit);
+  const bool forward = a.at[kAxis] < b.at[kAxis];
+  // The ends of the parts; the cuts come in the order in which they are passed.
+  const bool crosses_first = forward ? crosses_zero : crosses_limit;
+  const bool crosses_second = forward ? crosses_limit : crosses_zero;
+  ClipPoint last = moved(a);
+  for (int part = 0; part < 3; ++part) {  // a loop: visit is large, and one copy of it enough
+    if (part == 0 ? !crosses_first : part == 1 && !crosses_second) continue;
+    const ClipPoint next = part == 2 ? moved(b) : on((part == 0) == forward ? 0.0 : limit);
+    visit(last, next);
+    last = next;
+  }
 }
 
-// How often the stretches of a line are passed, forth less back.
-class Passages {
- public:
-  void clear() { ends_.clear(); }
-
-  void add(double from, double to) {
-    ends_.emplace_back(from, 1);
-    ends_.emplace_back(to, -1);
-  }
-
-  // Calls visit(from, to) for what is left, longest stretches first joined; forth where it is passed forth.
-  template <class Visit>
-  void net(Visit&& visit) {
-    std::sort(ends_.begin(), ends_.end());
-    int level = 0;
-    double begin = 0;
-    for (size_t k = 0; k < ends_.size();) {
-      const double at = ends_[k].first;
-      int next = level;
-      for (; k < ends_.size() && ends_[k].first == at; ++k) next += ends_[k].second;
-      if (next == level) continue;
-      for (int n = level; n > 0; --n) visit(begin, at);
-      for (int n = level; n < 0; ++n) visit(at, begin);
-      level = next, begin = at;
-    }
-  }
-
- private:
-  std::vector<std::pair<double, int>> ends_;
+// Where a passage along a border begins or ends. Borders: x = 0, x = width, y = 0, y = height.
+struct BorderEnd {
+  double at;  // along the border, pixels
+  int32_t border;
+  int32_t step;  // of the number of passages forth, less those back: 1 or −1
 };
 
-// Clips one outline after another. Kept between them, for its memory.
-class Clipper {
- public:
-  Clipper(double width, double height) : limit_{{width, height}} {}
+PM_HD bool operator<(const BorderEnd& a, const BorderEnd& b) {
+  if (a.border != b.border) return a.border < b.border;
+  return a.at < b.at || (a.at == b.at && a.step < b.step);
+}
 
-  // Calls visit(a, b) for the segments of the clipped outline [num_segments, 4].
-  template <class T, class Visit>
-  void clip(const T* segments, int64_t num_segments, Visit&& visit) {
-    for (auto& axis : borders_)
-      for (auto& border : axis) border.clear();
-    for (const T* s = segments; s < segments + 4 * num_segments; s += 4) clip_segment(s, visit);
-    for (int axis = 0; axis < 2; ++axis)
-      for (int far = 0; far < 2; ++far)
-        borders_[axis][far].net([&](double from, double to) {
-          ClipPoint a, b;
-          a.at[axis] = b.at[axis] = far ? limit_.at[axis] : 0;
-          a.at[1 - axis] = from, b.at[1 - axis] = to;
-          visit(a, b);
-        });
+// Calls inside(a, b) for the parts of a segment [4] within the rectangle, in their order, and end(BorderEnd) twice for
+// each on its border.
+template <class T, class Inside, class End>
+PM_HD void clip_segment(const T* s, ClipPoint limit, Inside&& inside, End&& end) {
+  const ClipPoint a{{s[0], s[1]}}, b{{s[2], s[3]}};
+  if (!(is_finite(s[0]) && is_finite(s[1]) && is_finite(s[2]) && is_finite(s[3]))) return inside(a, b);
+  if (s[0] == s[2] && s[1] == s[3]) {  // a point: in or out
+    if (0 <= s[0] && s[0] <= limit.at[0] && 0 <= s[1] && s[1] <= limit.at[1]) inside(a, b);
+    return;
   }
+  const auto place = [&](ClipPoint c, ClipPoint d) {
+    const auto& p = c.at;
+    const auto& q = d.at;
+    if (p[0] == q[0] && p[1] == q[1]) return;
+    const bool along_x = p[0] == q[0] && (p[0] == 0 || p[0] == limit.at[0]);
+    const bool along_y = p[1] == q[1] && (p[1] == 0 || p[1] == limit.at[1]);
+    if (!along_x && !along_y) return inside(c, d);
+    const int32_t border = along_x ? p[0] != 0 : 2 + (p[1] != 0);
+    end(BorderEnd{along_x ? p[1] : p[0], border, 1});
+    end(BorderEnd{along_x ? q[1] : q[0], border, -1});
+  };
+  clamp_along<0>(limit.at[0], a, b, [&](ClipPoint c, ClipPoint d) { clamp_along<1>(limit.at[1], c, d, place); });
+}
 
- private:
-  template <class T, class Visit>
-  void clip_segment(const T* s, Visit&& visit) {
-    const ClipPoint a{{s[0], s[1]}}, b{{s[2], s[3]}};
-    if (!(is_finite(s[0]) && is_finite(s[1]) && is_finite(s[2]) && is_finite(s[3]))) return visit(a, b);
-    if (s[0] == s[2] && s[1] == s[3]) {  // a point: in or out
-      if (0 <= s[0] && s[0] <= limit_.at[0] && 0 <= s[1] && s[1] <= limit_.at[1]) visit(a, b);
-      return;
-    }
-    clamp_along(0, limit_.at[0], a, b, [&](ClipPoint c, ClipPoint d) {
-      clamp_along(1, limit_.at[1], c, d, [&](ClipPoint e, ClipPoint f) { place(e, f, visit); });
-    });
+// Calls visit(a, b) for what is left of the passages along the borders, when their ends are sorted: longest stretches
+// first joined, forth where it is passed forth.
+template <class Visit>
+PM_HD void net_passages(const BorderEnd* ends, int64_t num_ends, ClipPoint limit, Visit&& visit) {
+  int32_t level = 0;  // 0 again where a border ends
+  double begin = 0;
+  for (int64_t k = 0; k < num_ends;) {
+    const BorderEnd end = ends[k];
+    int32_t next = level;
+    for (; k < num_ends && ends[k].border == end.border && ends[k].at == end.at; ++k) next += ends[k].step;
+    if (next == level) continue;
+    const bool along_x = end.border < 2;
+    const double across = end.border % 2 == 0 ? 0.0 : limit.at[along_x ? 0 : 1];
+    const auto on = [&](double along) { return along_x ? ClipPoint{{across, along}} : ClipPoint{{along, across}}; };
+    for (; level > 0; --level) visit(on(begin), on(end.at));
+    for (; level < 0; ++level) visit(on(end.at), on(begin));
+    level = next, begin = end.at;
   }
+}
 
-  template <class Visit>
-  void place(ClipPoint a, ClipPoint b, Visit&& visit) {
-    if (a.at[0] == b.at[0] && a.at[1] == b.at[1]) return;
-    for (int axis = 0; axis < 2; ++axis)
-      if (a.at[axis] == b.at[axis] && (a.at[axis] == 0 || a.at[axis] == limit_.at[axis]))
-        return borders_[axis][a.at[axis] != 0].add(a.at[1 - axis], b.at[1 - axis]);
-    visit(a, b);
-  }
+template <class T>
+PM_HD Segment<T> segment_of(const ClipPoint& a, const ClipPoint& b) {
+  return {static_cast<T>(a.at[0]), static_cast<T>(a.at[1]), static_cast<T>(b.at[0]), static_cast<T>(b.at[1])};
+}
 
-  ClipPoint limit_;
-  Passages borders_[2][2];  // of x, of y; near, far
+template <class T>
+struct OutlinesClipParams {
+  OutlineRows<T> outlines;
+  ClipPoint limit;               // the rectangle's far corner, pixels
+  BorderEnd* ends;               // [S, 2 kMaxClippedParts] scratch of the kernels
+  unsigned long long* num_ends;  // [M] scratch of the kernels
 };
 
 }  // namespace polarmask

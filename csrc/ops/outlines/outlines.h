@@ -5,24 +5,73 @@
 #include <cmath>
 
 #include "../../common/polar.h"
+#include "../../common/rows.h"
 
 namespace polarmask {
 
+// A new one in a result; those of arguments may lie anywhere.
+template <class T>
+struct alignas(16) Segment {
+  T x0, y0, x1, y1;  // pixels
+};
+
+template <class T>
+struct OutlineRows {
+  const T* segments;       // [S, 4] pixels: x0, y0, x1, y1, contiguous
+  const int64_t* offsets;  // [M + 1] outline m has the segments offsets[m] … offsets[m + 1] − 1
+  int64_t num_segments;    // S
+  int64_t count;           // M
+
+  PM_HD RowRange range(int64_t m) const { return row_range(offsets, m, num_segments); }
+  PM_HD const T* row(int64_t m) const { return segments + 4 * range(m).begin; }
+  PM_HD int64_t length(int64_t m) const { return range(m).size(); }
+};
+
+template <class T>
+struct Moments {
+  T area;  // square pixels
+  T x, y;  // the centroid; NaN without segments
+};
+
 template <class T>
 struct OutlinesMomentsParams {
-  const T* segments;       // [S, 4] pixels: x0, y0, x1, y1, contiguous
-  const int64_t* offsets;  // [M + 1] segment m of offsets[m] … offsets[m + 1] − 1
-  T* areas;                // [M] square pixels
-  T* centroids;            // [M, 2] pixels: x, y; NaN without segments
-  int64_t count;           // M
+  OutlineRows<T> outlines;
+  T* areas;      // [M] square pixels
+  T* centroids;  // [M, 2] pixels: x, y
+
+  PM_HD void write(int64_t m, const Moments<T>& moments) const {
+    areas[m] = moments.area;
+    centroids[2 * m] = moments.x, centroids[2 * m + 1] = moments.y;
+  }
+};
+
+template <class T>
+struct Extents {
+  static constexpr T kFar = static_cast<T>(INFINITY);
+  T x0 = kFar, y0 = kFar, x1 = -kFar, y1 = -kFar;
+
+  // NaN is passed over.
+  PM_HD void add(T left, T top, T right, T bottom) {
+    x0 = min_of(x0, left), x1 = max_of(x1, right);
+    y0 = min_of(y0, top), y1 = max_of(y1, bottom);
+  }
+  PM_HD void add_segment(const T* s) {
+    add(s[0], s[1], s[0], s[1]);
+    add(s[2], s[3], s[2], s[3]);
+  }
 };
 
 template <class T>
 struct OutlinesBoxesParams {
-  const T* segments;       // [S, 4] pixels: x0, y0, x1, y1, contiguous
-  const int64_t* offsets;  // [M + 1]
-  T* boxes;                // [M, 4] pixels: x0, y0, x1, y1; zeros without segments
-  int64_t count;           // M
+  OutlineRows<T> outlines;
+  T* boxes;  // [M, 4] pixels: x0, y0, x1, y1; zeros without segments
+
+  PM_HD void write(int64_t m, const Extents<T>& e) const {
+    const bool any = e.x0 <= e.x1 && e.y0 <= e.y1;
+    T* const box = boxes + 4 * m;  // + 0: of −0 and 0, which are equal, the order would choose
+    box[0] = any ? e.x0 + T(0) : T(0), box[1] = any ? e.y0 + T(0) : T(0);
+    box[2] = any ? e.x1 + T(0) : T(0), box[3] = any ? e.y1 + T(0) : T(0);
+  }
 };
 
 // Green's sums over segments a → b: the area, and its first moments.
@@ -97,37 +146,84 @@ PM_HD Vec2<double> centroid(const MidpointSums& sums) {
   return {sums.plain_x / (2 * sums.count), sums.plain_y / (2 * sums.count)};
 }
 
+// sum_up.operator()<Sums>(segments, count) makes the sums of all_sums.
+template <class T, class SumUp>
+PM_HD Moments<T> moments_of(const T* segments, int64_t count, SumUp&& sum_up) {
+  if (count == 0) return {T(0), static_cast<T>(NAN), static_cast<T>(NAN)};
+  const AreaSums sums = sum_up.template operator()<AreaSums>(segments, count);
+  const Vec2<double> c =
+      sums.vanishes() ? centroid(sum_up.template operator()<MidpointSums>(segments, count)) : centroid(sums);
+  return {static_cast<T>(sums.area()), static_cast<T>(segments[0] + c.x), static_cast<T>(segments[1] + c.y)};
+}
+
+template <class T>
+struct Ring {
+  const T* vertices;  // [size, 2] pixels: x, y
+  int64_t size;
+
+  // Signed; 0 for fewer than three vertices, for NaN and for infinity.
+  PM_HD double area() const {
+    AreaSums sums;
+    for (int64_t k = 1; k + 1 < size; ++k) sums.add(from_first(k), from_first(k + 1));
+    return is_finite(sums.cross) ? sums.area() : 0;
+  }
+
+  // Side k ends at vertex k. Where a vertex is repeated there is none.
+  PM_HD bool has_side(int64_t k) const {
+    const T *const a = start(k), *const b = vertices + 2 * k;
+    return a[0] != b[0] || a[1] != b[1];
+  }
+
+  // With matter on the right of it, by the sign of the ring's area.
+  PM_HD Segment<T> side(int64_t k, double signed_area) const {
+    const T *const a = start(k), *const b = vertices + 2 * k;
+    return signed_area < 0 ? Segment<T>{b[0], b[1], a[0], a[1]} : Segment<T>{a[0], a[1], b[0], b[1]};
+  }
+
+ private:
+  PM_HD const T* start(int64_t k) const { return vertices + 2 * (k > 0 ? k - 1 : size - 1); }
+  PM_HD Vec2<double> from_first(int64_t k) const {
+    return Vec2<double>{vertices[2 * k], vertices[2 * k + 1]} - Vec2<double>{vertices[0], vertices[1]};
+  }
+};
+
 // Rings of vertices, several to an instance.
 template <class T>
 struct PolygonRings {
   const T* vertices;               // [V, 2] pixels: x, y, contiguous
   const int64_t* ring_offsets;     // [K + 1] ring k has the vertices ring_offsets[k] … ring_offsets[k + 1] − 1
   const int64_t* polygon_offsets;  // [M + 1] instance m has the rings polygon_offsets[m] … polygon_offsets[m + 1] − 1
-  int64_t count;                   // M
+  int64_t num_vertices, num_rings, count;  // V, K, M
 
-  PM_HD int64_t num_vertices(int64_t ring) const { return ring_offsets[ring + 1] - ring_offsets[ring]; }
-
-  // Signed; 0 for fewer than three vertices, for NaN and for infinity.
-  PM_HD double ring_area(int64_t ring) const {
-    if (num_vertices(ring) < 3) return 0;
-    const T* const first = vertices + 2 * ring_offsets[ring];
-    const T* const last = first + 2 * (num_vertices(ring) - 1);
-    AreaSums sums;
-    for (const T* v = first + 2; v < last; v += 2) sums.add(edge(first, v), edge(first, v + 2));
-    return is_finite(sums.cross) ? sums.area() : 0;
+  PM_HD RowRange rings(int64_t m) const { return row_range(polygon_offsets, m, num_rings); }
+  PM_HD Ring<T> operator[](int64_t ring) const {
+    const RowRange range = row_range(ring_offsets, ring, num_vertices);
+    return {vertices + 2 * range.begin, range.size()};
   }
+};
 
-  // body(start, end) for each side of a ring, from vertex to vertex; where a vertex is repeated there is none.
-  template <class Body>
-  PM_HD void for_each_side(int64_t ring, Body&& body) const {
-    const T* const first = vertices + 2 * ring_offsets[ring];
-    const T* a = first + 2 * (num_vertices(ring) - 1);
-    for (const T* b = first; b < first + 2 * num_vertices(ring); a = b, b += 2)
-      if (a[0] != b[0] || a[1] != b[1]) body(a, b);
+// Calls keep(ring, area(ring)) for the rings of instance m that count: all that have an area, or the largest; ties: the
+// first.
+template <class T, class Area, class Keep>
+PM_HD void choose_rings(const PolygonRings<T>& p, int64_t m, bool largest, Area&& area, Keep&& keep) {
+  const RowRange rings = p.rings(m);
+  int64_t best = 0;
+  double best_area = 0;
+  for (int64_t ring = rings.begin; ring < rings.end; ++ring) {
+    const double signed_area = area(ring);
+    if (!largest && signed_area != 0) keep(ring, signed_area);
+    if (absolute(signed_area) > absolute(best_area)) best = ring, best_area = signed_area;
   }
+  if (largest && best_area != 0) keep(best, best_area);
+}
 
- private:
-  PM_HD static Vec2<double> edge(const T* a, const T* b) { return Vec2<double>{b[0], b[1]} - Vec2<double>{a[0], a[1]}; }
+template <class T>
+struct OutlinesFromPolygonsParams {
+  PolygonRings<T> rings;
+  bool largest;
+  double* areas;       // [K] scratch: signed, of the rings
+  int64_t* num_sides;  // [K] scratch
+  int64_t* offsets;    // [M + 1] of the outlines
 };
 
 }  // namespace polarmask

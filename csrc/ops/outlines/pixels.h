@@ -1,22 +1,16 @@
-// Outlines of pixel shapes, straight from runs. Rows of a bitmap and columns of an RLE are both lines of runs: x and y
-// change places, and with them the way round.
+// Outlines of pixel shapes on the CPU, straight from runs: the loops over lines.h, line after line.
 #pragma once
 
 #include <algorithm>
 #include <bit>
 #include <cstring>
 #include <numeric>
-#include <span>
 #include <utility>
 #include <vector>
 
-#include "../../common/host_device.h"
+#include "lines.h"
 
 namespace polarmask {
-
-struct Run {
-  int32_t begin, end;  // pixels along the line
-};
 
 // Anywhere in memory. A copy would go through the stack.
 using Words = uint64_t __attribute__((vector_size(32), aligned(1), may_alias));
@@ -60,9 +54,10 @@ class Runs {
   int64_t begin_of(int64_t line) const { return line < end_line() ? begins_[line - first_line_] : size(); }
 
   // Any line at all; none where there is nothing.
-  std::span<const Run> line(int64_t line) const {
+  Line line(int64_t line) const {
     if (line < first_line_ || line >= end_line()) return {};
-    return std::span(runs_).subspan(begin_of(line), begin_of(line + 1) - begin_of(line));
+    const int64_t begin = begin_of(line);
+    return {runs_.data() + begin, begin, begin_of(line + 1) - begin};
   }
 
  private:
@@ -122,77 +117,41 @@ class LargestComponent {
     connect(shape);
     const int64_t best = largest(shape, columns);
     filled.clear();
-    for (int64_t line = shape.first_line(); line < shape.end_line(); ++line) {
-      int32_t begin = -1;  // of the run that is open
-      for (int64_t run = shape.begin_of(line); run < shape.begin_of(line + 1); ++run) {
-        if (root(pieces_, run) != best) continue;
-        if (begin < 0) begin = shape[run].begin;
-        if (!outside(best, gap_after_[run])) continue;
-        filled.add(line, begin, shape[run].end);
-        begin = -1;
-      }
-    }
+    for (int64_t line = shape.first_line(); line < shape.end_line(); ++line)
+      fill_line(
+          shape.line(line), [&](int64_t run) { return root(pieces_, run) == best; },
+          [&](int64_t gap) { return is_outside(best, gap); },
+          [&](int32_t begin, int32_t end) { filled.add(line, begin, end); });
   }
 
  private:
-  // The gaps between runs, and with them the background, have numbers too: 0 is what reaches around the shape, before
-  // the first run of a line and after the last; r + 1 is the gap between run r and the next.
   void connect(const Runs& shape) {
     pieces_.resize(shape.size());
     gaps_.resize(shape.size() + 1);
-    gap_after_.resize(shape.size());
     std::iota(pieces_.begin(), pieces_.end(), 0);
     std::iota(gaps_.begin(), gaps_.end(), 0);
     for (int64_t line = shape.first_line(); line <= shape.end_line(); ++line) {
-      const int64_t begin = shape.begin_of(line), end = shape.begin_of(line + 1);
-      for (int64_t run = begin; run < end; ++run) gap_after_[run] = run + 1 < end ? run + 1 : 0;
-      join_runs(shape, line);
-      join_gaps(shape, line);
-    }
-  }
-
-  // With those of the line before: a corner is enough.
-  void join_runs(const Runs& shape, int64_t line) {
-    if (line == shape.first_line()) return;
-    int64_t above = shape.begin_of(line - 1), here = shape.begin_of(line);
-    const int64_t above_end = here, here_end = shape.begin_of(line + 1);
-    while (above < above_end && here < here_end) {
-      if (shape[above].begin <= shape[here].end && shape[here].begin <= shape[above].end) join(pieces_, above, here);
-      shape[above].end < shape[here].end ? ++above : ++here;
-    }
-  }
-
-  // With those of the line before: a side is needed. Gap k of a line lies before its run k.
-  void join_gaps(const Runs& shape, int64_t line) {
-    constexpr int64_t kFar = INT64_MAX;
-    const int64_t above_begin = line > shape.first_line() ? shape.begin_of(line - 1) : 0;
-    const int64_t here_begin = shape.begin_of(line);
-    const auto above_line = shape.line(line - 1), here_line = shape.line(line);
-    const auto count = [](auto runs) { return static_cast<int64_t>(runs.size()); };
-    const auto id = [&](int64_t first, auto runs, int64_t k) { return k == 0 || k == count(runs) ? 0 : first + k; };
-    const auto begin = [](auto runs, int64_t k) { return k == 0 ? -1 : int64_t{runs[k - 1].end}; };
-    const auto end = [&](auto runs, int64_t k) { return k == count(runs) ? kFar : int64_t{runs[k].begin}; };
-    for (int64_t a = 0, h = 0; a <= count(above_line) && h <= count(here_line);) {
-      const int64_t a_end = end(above_line, a), h_end = end(here_line, h);
-      if (begin(above_line, a) < h_end && begin(here_line, h) < a_end)
-        join(gaps_, id(above_begin, above_line, a), id(here_begin, here_line, h));
-      a_end < h_end ? ++a : ++h;
+      const Line above = shape.line(line - 1), here = shape.line(line);
+      touching_runs(above, here, [&](int64_t a, int64_t h) { join(pieces_, a, h); });
+      touching_gaps(above, here, [&](int64_t a, int64_t h) { join(gaps_, a, h); });
     }
   }
 
   // The sides that face the outside enclose the area with the holes filled: Green again.
   int64_t largest(const Runs& shape, bool columns) {
     areas_.assign(shape.size(), 0);
+    outer_gaps_.resize(shape.size());
     first_pixels_.assign(shape.size(), {INT64_MAX, INT64_MAX});
-    for (int64_t line = shape.first_line(); line < shape.end_line(); ++line)
-      for (int64_t run = shape.begin_of(line); run < shape.begin_of(line + 1); ++run) {
-        const int64_t piece = root(pieces_, run);
-        if (outside(piece, gap_after_[run])) areas_[piece] += shape[run].end;
-        if (outside(piece, gap_before(run))) areas_[piece] -= shape[run].begin;
-        const int64_t along = shape[run].begin;
-        first_pixels_[piece] =
-            std::min(first_pixels_[piece], columns ? std::pair(along, line) : std::pair(line, along));
+    for (int64_t at = shape.first_line(); at < shape.end_line(); ++at) {
+      const Line line = shape.line(at);
+      for (int64_t k = 0; k < line.count; ++k) {
+        const int64_t run = line.first + k, piece = root(pieces_, run), along = line[k].begin;
+        if (piece == run) outer_gaps_[piece] = root(gaps_, line.gap(k));
+        if (is_outside(piece, line.gap(k + 1))) areas_[piece] += line[k].end;
+        if (is_outside(piece, line.gap(k))) areas_[piece] -= line[k].begin;
+        first_pixels_[piece] = std::min(first_pixels_[piece], columns ? std::pair(along, at) : std::pair(at, along));
       }
+    }
     int64_t best = 0;
     for (int64_t piece = 1; piece < shape.size(); ++piece)
       if (areas_[piece] > areas_[best] || (areas_[piece] == areas_[best] && first_pixels_[piece] < first_pixels_[best]))
@@ -200,10 +159,7 @@ class LargestComponent {
     return best;
   }
 
-  // A component's number is its first run. The gap before that one cannot be a hole of the component.
-  bool outside(int64_t piece, int64_t gap) { return root(gaps_, gap) == root(gaps_, gap_before(piece)); }
-
-  int64_t gap_before(int64_t run) const { return run > 0 ? gap_after_[run - 1] : 0; }
+  bool is_outside(int64_t piece, int64_t gap) { return root(gaps_, gap) == outer_gaps_[piece]; }
 
   static int64_t root(std::vector<int64_t>& parents, int64_t k) {
     for (; parents[k] != k; k = parents[k]) parents[k] = parents[parents[k]];
@@ -217,8 +173,8 @@ class LargestComponent {
   }
 
   std::vector<int64_t> pieces_, gaps_;                     // union-find: runs, gaps
-  std::vector<int64_t> gap_after_;                         // each run's
   std::vector<int64_t> areas_;                             // each component's, pixels
+  std::vector<int64_t> outer_gaps_;                        // before each component's first run: no hole of it
   std::vector<std::pair<int64_t, int64_t>> first_pixels_;  // each component's, row and column
 };
 
@@ -230,67 +186,21 @@ class EdgeTracer {
   void trace(const Runs& shape, Side&& side) {
     begun_above_.clear();
     for (int64_t line = shape.first_line(); line <= shape.end_line(); ++line) {
-      const auto above = shape.line(line - 1), here = shape.line(line);
-      begun_.resize(2 * here.size());
-      trace_between(line, above, here, side);
+      const Line above = shape.line(line - 1), here = shape.line(line);
+      begun_.resize(here.num_sides());
+      sweep_sides(
+          above, here, [&](int64_t x0, int64_t x1) { side(x0, line, x1, line); },
+          [&](int64_t a) {
+            const int64_t x = above.side(a);
+            a % 2 == 0 ? side(x, line, x, begun_above_[a]) : side(x, begun_above_[a], x, line);
+          },
+          [&](int64_t h, int64_t a) { begun_[h] = a < 0 ? line : begun_above_[a]; });
       std::swap(begun_above_, begun_);
     }
   }
 
  private:
-  // Sides k of a line of runs: the begin of run k / 2 when k is even, its end when k is odd.
-  static int64_t at(std::span<const Run> runs, size_t k) { return k % 2 == 0 ? runs[k / 2].begin : runs[k / 2].end; }
-
-  template <class Side>
-  void trace_between(int64_t line, std::span<const Run> above, std::span<const Run> here, Side&& side) {
-    int64_t last = 0;
-    for (size_t a = 0, h = 0; a < 2 * above.size() || h < 2 * here.size();) {
-      const int64_t x_above = a < 2 * above.size() ? at(above, a) : INT64_MAX;
-      const int64_t x_here = h < 2 * here.size() ? at(here, h) : INT64_MAX;
-      const int64_t x = std::min(x_above, x_here);
-      // Along the line, since the last side, one of both is inside.
-      if (h % 2 == 1 && a % 2 == 0) side(last, line, x, line);
-      if (h % 2 == 0 && a % 2 == 1) side(x, line, last, line);
-      last = x;
-      // Across: a side goes straight on, or one ends and another begins.
-      if (x_above == x_here && a % 2 == h % 2) {
-        begun_[h++] = begun_above_[a++];
-        continue;
-      }
-      if (x_above == x) {
-        a % 2 == 0 ? side(x, line, x, begun_above_[a]) : side(x, begun_above_[a], x, line);
-        ++a;
-      }
-      if (x_here == x) begun_[h++] = line;
-    }
-  }
-
   std::vector<int64_t> begun_above_, begun_;  // the line where each side across began
 };
-
-// Calls pixel(x, line) for the pixels of the shape of which a side touches the outside.
-template <class Pixel>
-void border_pixels(const Runs& shape, Pixel&& pixel) {
-  for (int64_t line = shape.first_line(); line < shape.end_line(); ++line) {
-    const auto above = shape.line(line - 1), below = shape.line(line + 1);
-    size_t a = 0, b = 0;
-    for (const Run& run : shape.line(line)) {
-      int64_t x = run.begin;
-      while (a < above.size() && above[a].end <= run.begin) ++a;
-      while (b < below.size() && below[b].end <= run.begin) ++b;
-      for (size_t i = a, k = b; i < above.size() && k < below.size();) {
-        const int64_t begin = std::max({run.begin + 1, above[i].begin, below[k].begin});
-        const int64_t end = std::min({run.end - 1, above[i].end, below[k].end});
-        if (begin >= run.end) break;
-        if (begin < end) {  // inside, all around
-          for (; x < begin; ++x) pixel(x, line);
-          x = end;
-        }
-        above[i].end < below[k].end ? ++i : ++k;
-      }
-      for (; x < run.end; ++x) pixel(x, line);
-    }
-  }
-}
 
 }  // namespace polarmask
