@@ -422,12 +422,10 @@ class TestKernels:
             torch.testing.assert_close(got, want, rtol=0, atol=0, equal_nan=True)
 
     @pytest.mark.parametrize("keep", ["largest", "all"])
-    @pytest.mark.parametrize("size", [(48, 200), (50, 160), (300, 9), (1, 7000)])
+    @pytest.mark.parametrize("size", [(40, 224), (300, 9), (1, 7000)])
     def test_pixels(self, size, keep):
-        noise = [random_masks(1, *size, seed=seed) for seed in range(3)]
-        dense = torch.rand(3, *size, generator=torch.Generator().manual_seed(0)) < 0.55
-        stripes = torch.arange(size[1]).expand(1, *size) % 2 == 0
-        masks = torch.cat([*noise, dense, snake(*size), snake(*size).mT.reshape(1, *size), stripes])
+        dense = torch.rand(2, *size, generator=torch.Generator().manual_seed(0)) < 0.55
+        masks = torch.cat([random_masks(1, *size), dense, snake(*size)])
         self.agree(outlines_from_masks, masks=masks, keep=keep)
         self.agree(outlines_from_masks, masks=masks, keep=keep, boundary="pixels")
         rle = RLE.from_masks(masks)

@@ -95,7 +95,7 @@ PM_HD void net_passages(const BorderEnd* ends, int64_t num_ends, ClipPoint limit
     for (; k < num_ends && ends[k].border == end.border && ends[k].at == end.at; ++k) next += ends[k].step;
     if (next == level) continue;
     const bool along_x = end.border < 2;
-    const double across = end.border % 2 == 0 ? 0.0 : limit.at[along_x ? 0 : 1];
+    const double across = end.border % 2 == 0 ? 0.0 : (along_x ? limit.at[0] : limit.at[1]);
     const auto on = [&](double along) { return along_x ? ClipPoint{{across, along}} : ClipPoint{{along, across}}; };
     for (; level > 0; --level) visit(on(begin), on(end.at));
     for (; level < 0; ++level) visit(on(end.at), on(begin));

@@ -14,6 +14,7 @@ namespace polarmask {
 namespace {
 
 constexpr int kThreads = 128;
+constexpr int kBlocks = 4;  // of a multiprocessor, at least; without this word the compiler aims higher, and spills
 
 // Where the ends of an outline lie. Outlines overlap where offsets are not valid, and then spoil each other's.
 template <class T>
@@ -46,7 +47,7 @@ __device__ void sort(BorderEnd* ends, int64_t count) {
 }
 
 template <class T>
-__global__ void __launch_bounds__(kThreads) count_kernel(OutlinesClipParams<T> p, int64_t* lengths) {
+__global__ void __launch_bounds__(kThreads, kBlocks) clip_count_kernel(OutlinesClipParams<T> p, int64_t* lengths) {
   for (int64_t m = blockIdx.x; m < p.outlines.count; m += gridDim.x) {
     const RowRange range = p.outlines.range(m);
     BorderEnd* const ends = ends_of(p, range.begin);
@@ -65,8 +66,8 @@ __global__ void __launch_bounds__(kThreads) count_kernel(OutlinesClipParams<T> p
 }
 
 template <class T>
-__global__ void __launch_bounds__(kThreads)
-    write_kernel(OutlinesClipParams<T> p, const int64_t* offsets, Segment<T>* segments) {
+__global__ void __launch_bounds__(kThreads, kBlocks)
+    clip_write_kernel(OutlinesClipParams<T> p, const int64_t* offsets, Segment<T>* segments) {
   for (int64_t m = blockIdx.x; m < p.outlines.count; m += gridDim.x) {
     const RowRange range = p.outlines.range(m);
     int64_t at = offsets[m];
@@ -97,13 +98,13 @@ template <class T>
 cudaError_t launch_count_clipped(const OutlinesClipParams<T>& p, int64_t* lengths, cudaStream_t stream) {
   const cudaError_t error = cudaMemsetAsync(p.num_ends, 0, p.outlines.count * sizeof *p.num_ends, stream);
   if (error != cudaSuccess) return error;
-  return launch(count_kernel<T>, p.outlines.count, kThreads, 0, stream, p, lengths);
+  return launch(clip_count_kernel<T>, p.outlines.count, kThreads, 0, stream, p, lengths);
 }
 
 template <class T>
 cudaError_t launch_write_clipped(const OutlinesClipParams<T>& p, const int64_t* offsets, Segment<T>* segments,
                                  cudaStream_t stream) {
-  return launch(write_kernel<T>, p.outlines.count, kThreads, 0, stream, p, offsets, segments);
+  return launch(clip_write_kernel<T>, p.outlines.count, kThreads, 0, stream, p, offsets, segments);
 }
 
 #define POLARMASK_INSTANTIATE(T)                                                                   \

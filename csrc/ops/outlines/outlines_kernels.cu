@@ -16,6 +16,7 @@ namespace polarmask {
 namespace {
 
 constexpr int kThreads = 256;
+constexpr int kBlocks = 4;  // of a multiprocessor, at least; without this word the compiler aims higher, and spills
 constexpr int kWarps = kThreads / kWarpSize;
 static_assert(kSumLanes == kWarpSize);
 
@@ -56,7 +57,7 @@ __device__ Sums warp_sums(const T* segments, int64_t count, int lane) {
 }
 
 template <class T>
-__global__ void __launch_bounds__(kThreads) moments_kernel(OutlinesMomentsParams<T> p) {
+__global__ void __launch_bounds__(kThreads) outlines_moments_kernel(OutlinesMomentsParams<T> p) {
   const int lane = threadIdx.x % kWarpSize;
   const auto sum_up = [&]<class Sums>(const T* segments, int64_t count) {
     return warp_sums<Sums>(segments, count, lane);
@@ -68,7 +69,7 @@ __global__ void __launch_bounds__(kThreads) moments_kernel(OutlinesMomentsParams
 }
 
 template <class T>
-__global__ void __launch_bounds__(kThreads) boxes_kernel(OutlinesBoxesParams<T> p) {
+__global__ void __launch_bounds__(kThreads) outlines_boxes_kernel(OutlinesBoxesParams<T> p) {
   const int lane = threadIdx.x % kWarpSize;
   for_items_of_warp(p.outlines.count, [&](int64_t m) {
     const T* const segments = p.outlines.row(m);
@@ -84,7 +85,7 @@ __global__ void __launch_bounds__(kThreads) boxes_kernel(OutlinesBoxesParams<T> 
 
 // Of each ring by itself; of none as long as no instance has chosen it.
 template <class T>
-__global__ void __launch_bounds__(kThreads) rings_kernel(OutlinesFromPolygonsParams<T> p, int64_t* lengths) {
+__global__ void __launch_bounds__(kThreads) polygon_rings_kernel(OutlinesFromPolygonsParams<T> p, int64_t* lengths) {
   for_items_of_thread(p.rings.num_rings, [&](int64_t ring) {
     const Ring<T> vertices = p.rings[ring];
     int64_t sides = 0;
@@ -96,17 +97,19 @@ __global__ void __launch_bounds__(kThreads) rings_kernel(OutlinesFromPolygonsPar
 }
 
 template <class T>
-__global__ void __launch_bounds__(kThreads) choose_kernel(OutlinesFromPolygonsParams<T> p, int64_t* lengths) {
+__global__ void __launch_bounds__(kThreads) choose_rings_kernel(OutlinesFromPolygonsParams<T> p, int64_t* lengths) {
   for_items_of_thread(p.rings.count, [&](int64_t m) {
     choose_rings(
         p.rings, m, p.largest, [&](int64_t ring) { return p.areas[ring]; },
-        [&](int64_t ring, double) { lengths[ring] = p.num_sides[ring]; });
+        [&](int64_t ring, double) {  // where offsets lie, two instances may have chosen it
+          atomicExch(reinterpret_cast<unsigned long long*>(lengths + ring), p.num_sides[ring]);
+        });
   });
 }
 
 template <class T>
-__global__ void __launch_bounds__(kThreads)
-    sides_kernel(OutlinesFromPolygonsParams<T> p, const int64_t* ring_begins, Segment<T>* segments) {
+__global__ void __launch_bounds__(kThreads, kBlocks)
+    ring_sides_kernel(OutlinesFromPolygonsParams<T> p, const int64_t* ring_begins, Segment<T>* segments) {
   const int lane = threadIdx.x % kWarpSize;
   for_items_of_warp(p.rings.num_rings, [&](int64_t ring) {
     int64_t at = ring_begins[ring];
@@ -130,21 +133,21 @@ __global__ void __launch_bounds__(kThreads)
 
 template <class T>
 cudaError_t launch_outlines_moments(const OutlinesMomentsParams<T>& p, cudaStream_t stream) {
-  return launch(moments_kernel<T>, ceil_div(p.outlines.count, kWarps), kThreads, 0, stream, p);
+  return launch(outlines_moments_kernel<T>, ceil_div(p.outlines.count, kWarps), kThreads, 0, stream, p);
 }
 
 template <class T>
 cudaError_t launch_outlines_boxes(const OutlinesBoxesParams<T>& p, cudaStream_t stream) {
-  return launch(boxes_kernel<T>, ceil_div(p.outlines.count, kWarps), kThreads, 0, stream, p);
+  return launch(outlines_boxes_kernel<T>, ceil_div(p.outlines.count, kWarps), kThreads, 0, stream, p);
 }
 
 // lengths [K]: of the rings, in sides that are kept.
 template <class T>
 cudaError_t launch_choose_rings(const OutlinesFromPolygonsParams<T>& p, int64_t* lengths, cudaStream_t stream) {
   const cudaError_t error =
-      launch(rings_kernel<T>, ceil_div(p.rings.num_rings, kThreads), kThreads, 0, stream, p, lengths);
+      launch(polygon_rings_kernel<T>, ceil_div(p.rings.num_rings, kThreads), kThreads, 0, stream, p, lengths);
   if (error != cudaSuccess) return error;
-  return launch(choose_kernel<T>, ceil_div(p.rings.count, kThreads), kThreads, 0, stream, p, lengths);
+  return launch(choose_rings_kernel<T>, ceil_div(p.rings.count, kThreads), kThreads, 0, stream, p, lengths);
 }
 
 // ring_begins [K + 1]: where the sides of each ring begin in the segments.
@@ -152,7 +155,7 @@ template <class T>
 cudaError_t launch_write_rings(const OutlinesFromPolygonsParams<T>& p, const int64_t* ring_begins, Segment<T>* segments,
                                cudaStream_t stream) {
   const int64_t blocks = std::max(ceil_div(p.rings.num_rings, kWarps), ceil_div(p.rings.count + 1, kThreads));
-  return launch(sides_kernel<T>, blocks, kThreads, 0, stream, p, ring_begins, segments);
+  return launch(ring_sides_kernel<T>, blocks, kThreads, 0, stream, p, ring_begins, segments);
 }
 
 #define POLARMASK_INSTANTIATE(T)                                                                             \

@@ -18,6 +18,7 @@ namespace polarmask {
 namespace {
 
 constexpr int kThreads = 256;
+constexpr int kBlocks = 2;  // of a multiprocessor, at least; without this word the compiler aims higher, and spills
 constexpr int64_t kShapeBytes = 40 * 1024;  // of shared memory: 1,400 runs in 768 lines, on every chip
 
 // body(k) for this thread's share.
@@ -355,9 +356,9 @@ __device__ void for_segments(const Shape& shape, bool border, int64_t k, Begun&&
 
 // Without `offsets` it counts.
 template <class Source>
-__global__ void __launch_bounds__(kThreads)
-    outlines_kernel(typename Source::Params from, PixelOutlinesParams p, bool by_slots, int64_t* lengths,
-                    const int64_t* offsets, Segment<float>* segments) {
+__global__ void __launch_bounds__(kThreads, kBlocks)
+    pixel_outlines_kernel(typename Source::Params from, PixelOutlinesParams p, bool by_slots, int64_t* lengths,
+                          const int64_t* offsets, Segment<float>* segments) {
   for (int64_t m = blockIdx.x; m < p.count; m += gridDim.x) {
     if ((by_slots || offsets) && p.needs_slot[m] != by_slots) continue;
     Source source(from);
@@ -404,10 +405,11 @@ cudaError_t launch_pack(const uint8_t* pixels, int64_t num_rows, const BitShapes
 template <class Source>
 cudaError_t launch_outlines(const typename Source::Params& from, const PixelOutlinesParams& p, int64_t* lengths,
                             const int64_t* offsets, Segment<float>* segments, cudaStream_t stream) {
-  const cudaError_t error = launch(outlines_kernel<Source>, p.count, kThreads, kShapeBytes, stream, from, p, false,
-                                   lengths, offsets, segments);
+  const cudaError_t error = launch(pixel_outlines_kernel<Source>, p.count, kThreads, kShapeBytes, stream, from, p,
+                                   false, lengths, offsets, segments);
   if (error != cudaSuccess) return error;
-  return launch(outlines_kernel<Source>, p.num_slots, kThreads, 0, stream, from, p, true, lengths, offsets, segments);
+  return launch(pixel_outlines_kernel<Source>, p.num_slots, kThreads, 0, stream, from, p, true, lengths, offsets,
+                segments);
 }
 
 cudaError_t launch_count_outlines(const BitShapes& from, const PixelOutlinesParams& p, int64_t* lengths,
