@@ -102,7 +102,7 @@ class Outlines:
 
         Where matter is cut the boundary is closed along the border of the image. What lies outside leaves no segments;
         points (``boundary="pixels"``) stay when they lie in the rectangle or on its border. The length of the result
-        depends on the data. Not differentiable.
+        depends on the data: on a GPU the host waits once to learn it. Not differentiable.
         """
         op = "Outlines.clip"
         segments, offsets = checked(op, self)
@@ -185,7 +185,7 @@ def outlines_from_polygons(polygons: Sequence[Sequence[Any]], *, keep: str = "la
     -------
     Outlines
         Of M instances, one segment a side; repeated vertices make none. On the tensors' device, in the common dtype of
-        tensors and arrays, at least float32; lists count as float32.
+        tensors and arrays, at least float32; lists count as float32. On a GPU the host waits once, to learn the length.
 
     Raises
     ------
@@ -242,7 +242,7 @@ def outlines_from_masks(masks: Tensor, *, keep: str = "largest", boundary: str =
     Returns
     -------
     Outlines
-        Of M instances, float32. Masks without pixels have no segments.
+        Of M instances, float32. Masks without pixels have no segments. On a GPU the host waits once, for the length.
 
     Raises
     ------
@@ -287,7 +287,8 @@ def outlines_from_rle(rle: RLE, *, keep: str = "largest") -> Outlines:
     Returns
     -------
     Outlines
-        Per instance the same set of segments as ``outlines_from_masks(rle.to_masks(), keep=keep)``.
+        Per instance the same set of segments as ``outlines_from_masks(rle.to_masks(), keep=keep)``. On a GPU the host
+        waits once, to learn the length; counts that do not fit make no segments there.
 
     Raises
     ------
