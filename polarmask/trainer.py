@@ -15,7 +15,6 @@ from typing import Any, cast
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
-from accelerate.utils import broadcast_object_list
 from torch import Tensor
 
 from . import draw
@@ -278,12 +277,10 @@ class _Run:
 
     def evaluate(self) -> None:
         """Measures, keeps the best weights and draws what is found."""
-        metrics: list[dict[str, float]] = [{}]
+        several = self.accelerator.num_processes > 1
+        self.progress.metrics = evaluate(self.detector, self.test, distributed=several).metrics
         if self.accelerator.is_main_process:
-            metrics = [evaluate(self.detector, self.test).metrics]
             draw.sample_predictions(self.detector, self.test, self.out / "predictions.png")
-        broadcast_object_list(metrics)
-        self.progress.metrics = metrics[0]
         self.log(self.progress.metrics, self.progress.step)
         self.progress.since_best += 1
         if self.progress.metrics["segm/AP"] > self.progress.best:

@@ -199,7 +199,7 @@ def test_overfit_trains_and_evaluates_on_the_same_images(run, tmp_path):
 
 def test_stops_when_nothing_improves(run, tmp_path, monkeypatch):
     found = iter([0.2, 0.5, 0.5, 0.1, 0.9])
-    metrics = lambda *_: Evaluation({"segm/AP": (ap := next(found)), "segm/AP50": ap}, [], {})  # noqa: E731
+    metrics = lambda *_, **__: Evaluation({"segm/AP": (ap := next(found)), "segm/AP50": ap}, [], {}, [])  # noqa: E731
     monkeypatch.setattr("polarmask.trainer.evaluate", metrics)
     options = ["--stop_after", "2", "--optim.epochs", "9", "--optim.batch_size", "8"]
     train_main([*run[0], *options, "--out", str(tmp_path)])
