@@ -123,10 +123,4 @@ inline void check_num_rays(const char* op, int64_t num_rays) {
         ", got ", num_rays);
 }
 
-// Until the CUDA half of an op is there, its host function ends here for CUDA tensors.
-[[noreturn]] inline void no_cuda_kernel(const char* op) {
-  throw std::runtime_error(text_of(op, ": this version of polarmask_ops has no CUDA kernel for ", op,
-                                   "; move the tensors to the CPU, tensor.cpu()"));
-}
-
 }  // namespace polarmask
