@@ -18,14 +18,14 @@ def polar_iou(pred: Tensor, target: Tensor, *, power: int = 1) -> Tensor:
 
     Parameters
     ----------
-    pred, target : Tensor, shape (N, R), float
-        Ray lengths in pixels. Negative ones count as 0.
+    pred, target : Tensor, shape (N, R) or (B, N, R), float
+        Ray lengths in pixels, any strides. Negative ones count as 0.
     power : {1, 2}
         1 is PolarMask's measure, 2 the IoU of the areas in polar coordinates.
 
     Returns
     -------
-    Tensor, shape (N,), float32 (float64 for float64)
+    Tensor, shape (N,) or (B, N), float32 (float64 for float64)
         In [0, 1]. 0 for rows with NaN or infinite rays, and for rows without any area. Differentiable in both, twice;
         where two rays are equal the gradient goes half to each side.
 
@@ -34,7 +34,7 @@ def polar_iou(pred: Tensor, target: Tensor, *, power: int = 1) -> Tensor:
     TypeError
         If an argument is not a floating-point tensor.
     ValueError
-        If the shapes differ or are not (N, R), or ``power`` is neither 1 nor 2.
+        If the shapes differ or are neither (N, R) nor (B, N, R), or ``power`` is neither 1 nor 2.
 
     Notes
     -----
@@ -64,12 +64,14 @@ def polar_iou_loss(
 
     Parameters
     ----------
-    pred : Tensor, shape (N, R), float
-        Predicted ray lengths in pixels, or their logarithms with ``log_pred``.
-    target : Tensor, shape (N, R), float
+    pred : Tensor, shape (N, R) or (B, N, R), float
+        Predicted ray lengths in pixels, or their logarithms with ``log_pred``. Any strides, and the gradient has the
+        same: of a head's (B, R, H, W), ``map.flatten(2).transpose(1, 2)`` is a view, and nothing is copied.
+    target : Tensor, of the shape of ``pred``, float
         Ray lengths in pixels.
-    weight : Tensor, shape (N,), float, optional
-        Weights of the rows. A row of weight 0 is absent: it is not read, and gets no gradient, its weight included.
+    weight : Tensor, shape (N,) or (B, N), float, optional
+        Weights of the rows. A row of weight 0 is absent: it is not read, and gets no gradient, its weight included. So
+        a dense head gives all its points, and those without an object cost nothing.
     power : {1, 2}
         1 is the released loss, 2 the true polar area.
     log_pred : bool
@@ -82,7 +84,7 @@ def polar_iou_loss(
 
     Returns
     -------
-    Tensor, shape () or (N,), float32 (float64 for float64)
+    Tensor, shape (), (N,) or (B, N), float32 (float64 for float64)
         Differentiable in pred, target and weight, twice; gradients have the dtype of their input. Half precision is
         accumulated in float32. Equal rays give the gradient half to each side. The sum over the rows has a fixed
         order: the result does not depend on the number of threads.
@@ -97,8 +99,11 @@ def polar_iou_loss(
     Notes
     -----
     Computed as log1p(Σ|p − t| / Σ min), which keeps its precision near IoU 1; Σ min is floored at 1e-12. Negative or
-    NaN rays in rows of weight other than 0 give NaN. As for every custom op of torch, ``torch.func.grad`` raises and
-    ``torch.func.jvp`` is silently zero; double backward works in eager mode only.
+    NaN rays in rows of weight other than 0 give NaN. Finite rays have finite losses and gradients, lengths of 3e38
+    (float64: 1e150) and logarithms of any size included; those above 300 count as 300.
+
+    As for every custom op of torch, ``torch.func.grad`` raises and ``torch.func.jvp`` is silently zero; double backward
+    works in eager mode only.
 
     Source: PolarMask, section 3.4 (arXiv 1909.13226).
 
@@ -189,19 +194,18 @@ def _fake(
     log: bool,
     reduction: int,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    rows, dtype = pred.shape[0], _sum_dtype(pred)
-    value = pred.new_empty((rows,) if reduction == _REDUCTIONS["none"] else (), dtype=dtype)
-    return value, pred.new_empty((rows, 2), dtype=dtype), pred.new_empty((), dtype=dtype)
+    rows, dtype = pred.shape[:-1], _sum_dtype(pred)
+    value = pred.new_empty(rows if reduction == _REDUCTIONS["none"] else (), dtype=dtype)
+    return value, pred.new_empty((rows.numel(), 2), dtype=torch.float64), pred.new_empty((), dtype=dtype)
 
 
 @torch.library.register_fake("polarmask::polar_iou_backward")
 def _fake_backward(grad: Tensor, pred: Tensor, target: Tensor, *rest: Any) -> tuple[Tensor, Tensor, Tensor]:
     wants_pred, wants_target, wants_weight = rest[-3:]
-    rows, num_rays = pred.shape
     return (
-        pred.new_empty((rows if wants_pred else 0, num_rays)),
-        pred.new_empty((rows if wants_target else 0, num_rays)),
-        pred.new_empty((rows if wants_weight else 0,), dtype=_sum_dtype(pred)),
+        torch.empty_like(pred) if wants_pred else pred.new_empty(0),
+        torch.empty_like(target) if wants_target else pred.new_empty(0),
+        pred.new_empty(pred.shape[:-1] if wants_weight else 0, dtype=_sum_dtype(pred)),
     )
 
 
@@ -212,9 +216,10 @@ def _fake_double_backward(
     row_scale: Tensor,
     value_scale: Tensor,
     pred: Tensor,
+    target: Tensor,
     *_: Any,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    return torch.empty_like(row_scale), pred.new_empty(pred.shape), pred.new_empty(pred.shape)
+    return pred.new_empty(pred.shape[:-1], dtype=_sum_dtype(pred)), torch.empty_like(pred), torch.empty_like(target)
 
 
 @torch.library.register_fake("polarmask::polar_centerness")
@@ -254,15 +259,15 @@ def _double_backward(ctx: Any, *alongs: Tensor) -> tuple[Tensor | None, ...]:
     grad, pred, target, weight, value, sums, divisor = ctx.saved_tensors
     weights_divide, power, log_pred, log, reduction, *wants = ctx.options
     along_pred, along_target, along_weight = (a if wanted else None for a, wanted in zip(alongs, wants, strict=True))
-    rows = sums[:, 1].add(sums[:, 0])
-    present = torch.ones_like(rows) if weight is None else (weight != 0).to(rows.dtype)
+    values = _row_values(sums, log).to(divisor.dtype).view(pred.shape[:-1])
+    present = torch.ones_like(values) if weight is None else (weight != 0).to(values.dtype)
     present = present * (divisor > 0)
     by = torch.where(divisor > 0, divisor, torch.ones_like(divisor))
-    values = _row_values(sums, log) - (value if weights_divide else 0)
+    values = values - (value if weights_divide else 0)
     scale = present * grad / by
     weights = present if weight is None else weight
-    along = torch.zeros_like(rows) if along_weight is None else along_weight * present
-    spread = (along.sum() / by) * weights if weights_divide else torch.zeros_like(rows)  # Σ weight moves too
+    along = torch.zeros_like(values) if along_weight is None else along_weight * present
+    spread = (along.sum() / by) * weights if weights_divide else torch.zeros_like(values)  # Σ weight moves too
     tangent, grad_pred, grad_target = torch.ops.polarmask.polar_iou_double_backward(
         along_pred, along_target, scale * weights, scale * (along - spread), pred, target, sums, power, log_pred, log
     )

@@ -69,6 +69,7 @@ class TestPolarIoU(PolarTester):
             {"pred": pred, "target": target, "power": 2},
             {"pred": pred, "target": hostile},
             {"pred": pred[:, :1], "target": target[:, :1]},
+            {"pred": pred[:, :11], "target": target[:, :11]},
         ]
 
     def empty(self, dtype, device):
@@ -224,6 +225,99 @@ def test_a_divisor_of_zero_gives_zero_gradients(avg_factor, device):
     loss.backward()
     assert loss == 0
     assert (pred.grad == 0).all()
+
+
+def torch_loss(pred, target, power, log_pred):
+    """In float64, whose exponents suffice."""
+    pred, target = (pred.double().exp() if log_pred else pred.double()), target.double()
+    larger, smaller = (extreme(pred, target).pow(power).sum(1) for extreme in (torch.maximum, torch.minimum))
+    return torch.log1p((larger - smaller) / smaller.clamp(min=1e-12))
+
+
+@pytest.mark.parametrize("power", [1, 2])
+@pytest.mark.parametrize("value", [1e-30, 1e10, 1e19, 3e38])
+@pytest.mark.parametrize("log_pred", [False, True])
+def test_rays_of_any_length_have_finite_losses_and_gradients(log_pred, value, power, device):
+    torch.manual_seed(4)
+    pred, target = lengths(6, torch.float32, device), lengths(6, torch.float32, device)
+    pred[1, 3], pred[2], target[3, 5], target[4] = value, value * torch.rand(36, device=device), value, value
+    pred = pred.log().requires_grad_() if log_pred else pred.requires_grad_()
+    target.requires_grad_()
+    rows = polar_iou_loss(pred, target, power=power, log_pred=log_pred, reduction="none")
+    want = torch_loss(pred, target, power, log_pred)
+    torch.testing.assert_close(rows.double(), want, rtol=4e-6, atol=0)
+    got = torch.autograd.grad(rows.sum(), (pred, target))
+    for left, right in zip(got, torch.autograd.grad(want.sum(), (pred, target)), strict=True):
+        assert left.isfinite().all()
+        scale = right.abs().amax(1, keepdim=True).clamp(min=1e-30)  # differences of sums
+        torch.testing.assert_close(left / scale, right / scale, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("power", [1, 2])
+def test_logarithms_of_any_size_have_finite_losses_and_gradients(power, dtype, device):
+    target = lengths(5, dtype, device)
+    pred = target.log()
+    pred[0], pred[1, 7], pred[2], pred[3] = 89, 150, 1e30, -1e30
+    pred.requires_grad_()
+    rows = polar_iou_loss(pred, target, power=power, log_pred=True, reduction="none")
+    (grad,) = torch.autograd.grad(rows.sum(), pred)
+    assert rows.isfinite().all()
+    assert grad.isfinite().all()
+    torch.testing.assert_close(grad[0], torch.full_like(grad[0], power / 36))  # all that they do is to be the larger
+    assert rows[1] > 140 * power
+    assert grad[1, 7].item() == pytest.approx(power)
+    assert rows[2] > rows[1]
+
+
+def as_map(rays, memory_format=torch.contiguous_format):
+    """(B, N, R) as a head gives it: (B, R, H, W)."""
+    return rays.transpose(1, 2).unflatten(2, (3, -1)).contiguous(memory_format=memory_format)
+
+
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("log_pred", [False, True])
+def test_maps_are_rows(log_pred, memory_format, device):
+    """The rays of a head without copies; the gradient comes in the layout of the map."""
+    torch.manual_seed(5)
+    pred, target = (
+        lengths(24, torch.float32, device).view(2, 12, 36),
+        lengths(24, torch.float32, device).view(2, 12, 36),
+    )
+    pred = pred.log() if log_pred else pred
+    weight = torch.rand(2, 12, device=device) * (torch.rand(2, 12, device=device) > 0.5)
+    head = as_map(pred, memory_format).requires_grad_()
+    loss = polar_iou_loss(head.flatten(2).transpose(1, 2), target, weight, log_pred=log_pred)
+    loss.backward()
+    rows = pred.flatten(0, 1).requires_grad_()
+    want = polar_iou_loss(rows, target.flatten(0, 1), weight.flatten(), log_pred=log_pred)
+    want.backward()
+    assert torch.equal(loss, want)
+    assert torch.equal(head.grad, as_map(rows.grad.view(2, 12, 36)))
+    assert head.grad.stride() == head.stride()
+    each = polar_iou_loss(head.flatten(2).transpose(1, 2), target, weight, log_pred=log_pred, reduction="none")
+    assert each.shape == (2, 12)
+    iou = polar_iou(pred, target.transpose(1, 2).contiguous().transpose(1, 2))
+    torch.testing.assert_close(iou, polar_iou(pred.flatten(0, 1), target.flatten(0, 1)).view(2, 12), rtol=0, atol=0)
+
+
+def test_gradients_of_maps(device):
+    torch.manual_seed(6)
+    head = torch.rand(2, 5, 2, 3, dtype=torch.float64, device=device, requires_grad=True)
+    target, weight = (torch.rand(shape, dtype=torch.float64, device=device) for shape in ((2, 6, 5), (2, 6)))
+
+    def call(head, target, weight):
+        return polar_iou_loss(head.flatten(2).transpose(1, 2), target, weight, log_pred=True)
+
+    inputs = (head, target.requires_grad_(), weight.requires_grad_())
+    assert torch.autograd.gradcheck(call, inputs)
+    assert torch.autograd.gradgradcheck(call, inputs)
+
+
+def test_opcheck_of_maps(device):
+    head = torch.rand(2, 36, 2, 3, device=device, requires_grad=True)
+    rays, target, weight = head.flatten(2).transpose(1, 2), torch.rand(2, 6, 36, device=device), torch.rand(2, 6)
+    torch.library.opcheck(torch.ops.polarmask.polar_iou, (rays, target, weight.to(device), None, 1, True, True, 1))
 
 
 def test_precision_near_one(device):

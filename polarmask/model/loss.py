@@ -73,9 +73,9 @@ def polar_losses(
     }
     if mask_loss == "polar_iou":
         losses["mask"] = mask_weight * polar_iou_loss(
-            output.log_rays.flatten(0, 1),
-            targets.rays.flatten(0, 1),
-            weight.flatten(),
+            output.log_rays,
+            targets.rays,
+            weight,
             log_pred=True,
             avg_factor=total_weight,
         )

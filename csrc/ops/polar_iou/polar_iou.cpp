@@ -6,6 +6,8 @@
 
 #include "../../common/check.h"
 #include "../../common/device.h"
+#include "../../common/huge_pages.h"
+#include "../../common/isa.h"
 #include "../../common/torch.h"
 
 namespace polarmask {
@@ -26,80 +28,219 @@ namespace {
 // Some 10 µs of work with 36 rays, well above the cost of handing out a task. The reductions add up the sums of such
 // blocks in order, so that the number of threads does not change a bit of the result.
 constexpr int64_t kRowsPerBlock = 512;
+static_assert(kRowsPerBlock % kWidth == 0);
 
-template <class Body>
+// The loops over float are compiled for each level; double is for checks, and has the machine's baseline.
+template <class T, class Body>
 void for_blocks(int64_t rows, Body&& body) {
   parallel_for(0, ceil_div(rows, kRowsPerBlock), 1, [&](int64_t begin, int64_t end) {
-    for (int64_t block = begin; block < end; ++block)
-      body(block, block * kRowsPerBlock, std::min(rows, (block + 1) * kRowsPerBlock));
+    if constexpr (std::is_same_v<T, float>) {
+      with_isa([&] { body(begin, end); });
+    } else {
+      body(begin, end);
+    }
   });
 }
 
+// body(row) for the rows of blocks [begin, end).
 template <class Body>
-void for_rows(int64_t rows, Body&& body) {
-  for_blocks(rows, [&](int64_t, int64_t begin, int64_t end) {
-    for (int64_t row = begin; row < end; ++row) body(row);
-  });
+void for_rows(int64_t rows, int64_t begin, int64_t end, Body&& body) {
+  for (int64_t row = begin * kRowsPerBlock; row < std::min(rows, end * kRowsPerBlock); ++row) body(row);
 }
 
 template <class T>
-void polar_iou_cpu(const PolarIouParams<T>& p) {
-  with_options(p.in, [&]<int power, bool log_pred>() {
-    for_blocks(p.in.rows, [&](int64_t block, int64_t begin, int64_t end) {
-      Totals total{0, 0};
-      for (int64_t row = begin; row < end; ++row) {
-        const Row<T> pred = row_of(p.in.pred, row), target = row_of(p.in.target, row);
-        const int64_t num_rays = is_absent(p.in, row) ? 0 : p.in.num_rays;
-        RowSums<SumOf<T>> sums{0, 0};
-        bool negative = false;
-        for (int64_t k = 0; k < num_rays; ++k) add_ray<power, log_pred>(pred[k], target[k], sums, negative);
-        total = total + finish_row(p, row, sums, negative);
+Rays<T> no_rays_given() {
+  return {nullptr, 0, 0, 0, 1};
+}
+
+// Rows as contiguous numbers, at least kWidth of them: where they lie, or copied.
+template <class T>
+class Reader {
+ public:
+  Reader(const Rays<const T>& rays, int64_t num_rays, T rest = 0)
+      : rays_(rays), num_rays_(num_rays), copies_(rays.ray_stride != 1 || num_rays < kWidth) {
+    if (copies_) copy_.assign(std::max<int64_t>(num_rays, kWidth), rest);
+  }
+
+  const T* row(int64_t row) {
+    const Row<const T> from = row_of(rays_, row);
+    if (!copies_) return from.data;
+    for (int64_t k = 0; k < num_rays_; ++k) copy_[k] = from.data[k * from.stride];
+    return copy_.data();
+  }
+
+ private:
+  Rays<const T> rays_;
+  int64_t num_rays_;
+  bool copies_;
+  std::vector<T> copy_;
+};
+
+// The same for results. What row() gives is written before done() is called.
+template <class T>
+class Writer {
+ public:
+  Writer(const Rays<T>& rays, int64_t num_rays)
+      : rays_(rays), num_rays_(num_rays), copies_(rays.ray_stride != 1 || num_rays < kWidth) {
+    if (copies_) copy_.resize(std::max<int64_t>(num_rays, kWidth));
+  }
+
+  bool wanted() const { return rays_.data; }
+
+  T* row(int64_t row) { return copies_ ? copy_.data() : row_of(rays_, row).data; }
+
+  void done(int64_t row) {
+    if (!copies_ || !wanted()) return;
+    const Row<T> to = row_of(rays_, row);
+    for (int64_t k = 0; k < num_rays_; ++k) to.at(k) = copy_[k];
+  }
+
+  void zeros(int64_t row) {
+    if (!wanted()) return;
+    const Row<T> to = row_of(rays_, row);
+    for (int64_t k = 0; k < num_rays_; ++k) to.at(k) = 0;
+  }
+
+ private:
+  Rays<T> rays_;
+  int64_t num_rays_;
+  bool copies_;
+  std::vector<T> copy_;
+};
+
+// What is rare stays out of the loops, or would be compiled again for each level.
+template <int power, bool log_pred, class T>
+__attribute__((noinline, cold)) RowSums<double> rare_sums(const PolarIouInput<T>& in, int64_t row) {
+  return careful_sums<power, log_pred>(in, row);
+}
+
+template <class T>
+void polar_iou_cpu(const PolarIouParams<T>& params) {
+  using V = Wide<T>;
+  for_blocks<T>(params.in.rows, [&](int64_t first, int64_t last) {
+    const PolarIouParams<T> p = params;  // which nothing that is written can change
+    const PolarIouInput<T>& in = p.in;
+    const int64_t num_lanes = std::max<int64_t>(in.num_rays, kWidth);
+    with_options(in, [&]<int power, bool log_pred>() {
+      constexpr T kNone = log_pred ? -static_cast<T>(INFINITY) : T(0);  // adds nothing
+      Reader<T> preds(in.pred, in.num_rays, kNone), targets(in.target, in.num_rays);
+      for (int64_t block = first; block < last; ++block) {
+        const int64_t begin = block * kRowsPerBlock, end = std::min(in.rows, begin + kRowsPerBlock);
+        Totals total{0, 0};
+        for (int64_t row = begin; row < end; row += kWidth) {
+          const int64_t count = std::min<int64_t>(kWidth, end - row);
+          T differences[kWidth] = {}, smallers[kWidth] = {}, values[kWidth];
+          for (int64_t j = 0; j < count; ++j) {
+            if (is_absent(in, row + j)) continue;
+            const T *pred = preds.row(row + j), *target = targets.row(row + j);
+            auto own = no_ray_sums<V>();
+            for_vectors<V>(num_lanes, [&](int64_t k, auto which) {
+              add_ray<power, log_pred>(only(which, load<V>(pred + k), kNone), only(which, load<V>(target + k), 0), own);
+            });
+            differences[j] = sum_of(select(own.lowest < 0, all<V>(NAN), own.sums.difference));  // NaN: not plain
+            smallers[j] = sum_of(own.sums.smaller);
+          }
+          store(values, value_of(RowSums<V>{load<V>(differences), load<V>(smallers)}, in.log));
+          for (int64_t j = 0; j < count; ++j) {
+            const RowSums<T> own{differences[j], smallers[j]};
+            RowSums<double> kept{own.difference, own.smaller};
+            T value = values[j];
+            if (!is_plain(own) && !is_absent(in, row + j)) {
+              kept = rare_sums<power, log_pred>(params.in, row + j);
+              value = kept_value<T>(kept, in.log);
+            }
+            total = total + finish_row(p, row + j, kept, value);
+          }
+        }
+        p.parts[block] = total;
       }
-      p.parts[block] = total;
     });
   });
   Totals total{0, 0};
-  for (int64_t part = 0; part < p.num_parts; ++part) total = total + p.parts[part];
-  finish(p, total);
+  for (int64_t part = 0; part < params.num_parts; ++part) total = total + params.parts[part];
+  finish(params, total);
+}
+
+template <int power, bool log_pred, class T>
+__attribute__((noinline, cold)) void rare_gradients(const PolarIouBackwardParams<T>& p, int64_t row, T* to_pred,
+                                                    T* to_target) {
+  const auto from = row_gradient<double>(p, row);
+  const auto pred = row_of(p.in.pred, row), target = row_of(p.in.target, row);
+  for (int64_t k = 0; k < p.in.num_rays; ++k) {
+    double a, b;
+    ray_gradients<power, log_pred, double>(from, pred[k], target[k], a, b);
+    if (p.grad_pred.data) to_pred[k] = static_cast<T>(a);
+    if (p.grad_target.data) to_target[k] = static_cast<T>(b);
+  }
 }
 
 template <class T>
-void polar_iou_backward_cpu(const PolarIouBackwardParams<T>& p) {
-  using Sum = SumOf<T>;
-  with_options(p.in, [&]<int power, bool log_pred>() {
-    for_rows(p.in.rows, [&](int64_t row) {
-      const RowGradient<Sum> from = row_gradient(p, row);
-      const Row<T> pred = row_of(p.in.pred, row), target = row_of(p.in.target, row);
-      if (p.grad_weight) p.grad_weight[row] = from.by_weight;
-      for (int64_t k = 0; k < p.in.num_rays; ++k) {
-        Sum a = 0, b = 0;
-        if (from.present) ray_gradients<power, log_pred>(from.f, from.scale, pred[k], target[k], a, b);
-        if (p.grad_pred) p.grad_pred[row * p.in.num_rays + k] = static_cast<T>(a);
-        if (p.grad_target) p.grad_target[row * p.in.num_rays + k] = static_cast<T>(b);
-      }
+__attribute__((noinline)) T own_weight_gradient(const PolarIouBackwardParams<T>& p, int64_t row) {
+  return weight_gradient(p, row);
+}
+
+template <class T>
+void polar_iou_backward_cpu(const PolarIouBackwardParams<T>& params) {
+  using V = Wide<T>;
+  for_blocks<T>(params.in.rows, [&](int64_t first, int64_t last) {
+    const PolarIouBackwardParams<T> p = params;  // which nothing that is written can change
+    const int64_t num_rays = p.in.num_rays, num_lanes = std::max<int64_t>(num_rays, kWidth);
+    with_options(p.in, [&]<int power, bool log_pred>() {
+      Reader<T> preds(p.in.pred, num_rays), targets(p.in.target, num_rays);
+      Writer<T> to_preds(p.grad_pred, num_rays), to_targets(p.grad_target, num_rays);
+      for_rows(p.in.rows, first, last, [&](int64_t row) {
+        const bool present = has_gradient(p, row);
+        if (p.grad_weight) p.grad_weight[row] = present ? own_weight_gradient(params, row) : T(0);
+        if (!present) {
+          to_preds.zeros(row);
+          to_targets.zeros(row);
+          return;
+        }
+        T *const to_pred = to_preds.row(row), *const to_target = to_targets.row(row);
+        if (is_plain(p.sums[row])) {
+          const auto from = row_gradient<T>(p, row);
+          const T *pred = preds.row(row), *target = targets.row(row);
+          for_vectors<V>(num_lanes, [&](int64_t k, auto) {
+            V a, b;
+            ray_gradients<power, log_pred>(from, load<V>(pred + k), load<V>(target + k), a, b);
+            if (to_preds.wanted()) store(to_pred + k, a);
+            if (to_targets.wanted()) store(to_target + k, b);
+          });
+        } else {
+          rare_gradients<power, log_pred>(params, row, to_pred, to_target);
+        }
+        to_preds.done(row);
+        to_targets.done(row);
+      });
     });
   });
 }
 
+// In double: what is rarely called needs neither lanes nor a second path for rows that are not plain.
 template <class T>
 void polar_iou_double_backward_cpu(const PolarIouDoubleBackwardParams<T>& p) {
-  using Sum = SumOf<T>;
+  const int64_t num_rays = p.in.num_rays;
   with_options(p.in, [&]<int power, bool log_pred>() {
-    for_rows(p.in.rows, [&](int64_t row) {
-      const RowGradient<Sum> from = row_second_gradient(p, row);
-      const Row<T> pred = row_of(p.in.pred, row), target = row_of(p.in.target, row);
-      const Row<T> along_pred = row_of(p.along_pred, row), along_target = row_of(p.along_target, row);
-      Sum larger = 0, smaller = 0;
-      for (int64_t k = 0; k < p.in.num_rays && from.present; ++k)
-        ray_tangent<power, log_pred>(pred[k], target[k], along_pred[k], along_target[k], larger, smaller);
-      p.tangent[row] = from.f.larger * larger + from.f.smaller * smaller;
-      for (int64_t k = 0; k < p.in.num_rays; ++k) {
-        Sum a = 0, b = 0;
-        if (from.present)
-          ray_second_gradients<power, log_pred>(from.f, from.scale, p.value_scale[row], larger, smaller, pred[k],
-                                                target[k], along_pred[k], along_target[k], a, b);
-        p.grad_pred[row * p.in.num_rays + k] = static_cast<T>(a);
-        p.grad_target[row * p.in.num_rays + k] = static_cast<T>(b);
+    parallel_for(0, p.in.rows, kRowsPerBlock, [&](int64_t begin, int64_t end) {
+      for (int64_t row = begin; row < end; ++row) {
+        const bool present = has_gradient(p, row);
+        const auto pred = row_of(p.in.pred, row), target = row_of(p.in.target, row);
+        const auto along_pred = row_of(p.along_pred, row), along_target = row_of(p.along_target, row);
+        double larger = 0, smaller = 0;
+        for (int64_t k = 0; k < num_rays && present; ++k)
+          ray_tangent<power, log_pred, double>(pred[k], target[k], along_pred[k], along_target[k], larger, smaller);
+        const Derivatives<double> f = present ? derivatives_of(p.sums[row], p.in.log) : Derivatives<double>{};
+        p.tangent[row] = static_cast<T>(f.larger * larger + f.smaller * smaller);
+        const auto from = row_second_gradient<double>(f, p.row_scale[row], p.value_scale[row], larger, smaller);
+        const auto to_pred = row_of(p.grad_pred, row), to_target = row_of(p.grad_target, row);
+        for (int64_t k = 0; k < num_rays; ++k) {
+          double a = 0, b = 0;
+          if (present)
+            ray_second_gradients<power, log_pred, double>(from, pred[k], target[k], along_pred[k], along_target[k], a,
+                                                          b);
+          to_pred.at(k) = static_cast<T>(a);
+          to_target.at(k) = static_cast<T>(b);
+        }
       }
     });
   });
@@ -107,16 +248,38 @@ void polar_iou_double_backward_cpu(const PolarIouDoubleBackwardParams<T>& p) {
 
 template <class T>
 void polar_centerness_cpu(const PolarCenternessParams<T>& p) {
-  for_rows(p.rows, [&](int64_t row) {
-    const Row<T> rays = row_of(p.rays, row);
-    Extent<SumOf<T>> extent = no_rays<SumOf<T>>();
-    for (int64_t k = 0; k < p.num_rays; ++k) extent = add_ray(extent, rays[k]);
-    p.centerness[row] = centerness_of(extent);
+  for_blocks<T>(p.rows, [&](int64_t first, int64_t last) {
+    for_rows(p.rows, first, last, [&](int64_t row) {
+      const auto rays = row_of(p.rays, row);
+      Extent<T> extent = no_rays<T>();
+      for (int64_t k = 0; k < p.num_rays; ++k) extent = add_ray(extent, rays[k]);
+      p.centerness[row] = centerness_of(extent);
+    });
   });
 }
 
+// The CPU loops: half precision is made float before (see widened()).
+template <class T>
+constexpr bool kHasLoops = std::is_same_v<T, SumOf<T>>;
+
 ScalarType sum_dtype(const Tensor& rays) {
   return rays.scalar_type() == ScalarType::Double ? ScalarType::Double : ScalarType::Float;
+}
+
+// What the CPU loops take: half precision in float. The kernels read it as it is.
+Tensor widened(const Tensor& rays) {
+  const bool half = rays.scalar_type() == ScalarType::Half || rays.scalar_type() == ScalarType::BFloat16;
+  return half && !by_kernels(rays) ? torch::stable::to(rays, ScalarType::Float) : rays;
+}
+
+std::optional<Tensor> widened(const std::optional<Tensor>& rays) {
+  if (!rays) return rays;
+  return widened(*rays);
+}
+
+// A gradient in the dtype of what it is the gradient of.
+Tensor as_given(const Tensor& gradient, const Tensor& given) {
+  return gradient.scalar_type() == given.scalar_type() ? gradient : torch::stable::to(gradient, given.scalar_type());
 }
 
 std::optional<Tensor> contiguous(const std::optional<Tensor>& tensor) {
@@ -124,31 +287,50 @@ std::optional<Tensor> contiguous(const std::optional<Tensor>& tensor) {
   return torch::stable::contiguous(*tensor);
 }
 
+// A matrix, or a batch of matrices whose rows are counted on: (B, N, R) are B · N rows.
 template <class T>
 Rays<T> rays_of(const std::optional<Tensor>& tensor) {
-  if (!tensor) return {nullptr, 0, 0};
-  return {data_of<T>(tensor), tensor->stride(0), tensor->stride(1)};
+  if (!tensor) return no_rays_given<T>();
+  auto* const data = static_cast<T*>(tensor->mutable_data_ptr());
+  const int64_t last = tensor->dim() - 1, rows = tensor->size(last - 1);
+  const int64_t row_stride = tensor->stride(last - 1), ray_stride = tensor->stride(last);
+  if (last == 1) return {data, 0, row_stride, ray_stride, std::max(rows, int64_t{1})};
+  return {data, tensor->stride(0), row_stride, ray_stride, std::max(rows, int64_t{1})};
+}
+
+std::vector<int64_t> rows_of(const Tensor& rays) {
+  std::vector<int64_t> shape;
+  for (int64_t d = 0; d + 1 < rays.dim(); ++d) shape.push_back(rays.size(d));
+  return shape;
+}
+
+int64_t num_rows(const Tensor& rays) { return rays.dim() == 3 ? rays.size(0) * rays.size(1) : rays.size(0); }
+
+bool same_shape(const Tensor& a, const Tensor& b, int64_t dims) {
+  for (int64_t d = 0; d < dims; ++d)
+    if (a.size(d) != b.size(d)) return false;
+  return true;
 }
 
 void check_rays(const char* op, const Tensor& pred, const Tensor& target, const std::optional<Tensor>& weight) {
-  check_dim(op, "pred", pred, 2, "(N, R)");
-  check_dim(op, "target", target, 2, "(N, R)");
-  check(pred.size(0) == target.size(0) && pred.size(1) == target.size(1), op,
+  check(pred.dim() == 2 || pred.dim() == 3, op, ": expected pred of shape (N, R) or (B, N, R), got ", shape_of(pred));
+  check(target.dim() == pred.dim() && same_shape(pred, target, pred.dim()), op,
         ": expected target of the shape of pred, ", shape_of(pred), ", got ", shape_of(target));
-  check(pred.size(1) >= 1, op, ": expected at least 1 ray, got pred of shape ", shape_of(pred));
+  check(pred.size(pred.dim() - 1) >= 1, op, ": expected at least 1 ray, got pred of shape ", shape_of(pred));
   check_same_device(op, "target", target, "pred", pred);
   if (!weight) return;
-  check_dim(op, "weight", *weight, 1, "(N,)");
-  check_size(op, "weight", *weight, 0, pred.size(0), "(N,)");
+  check(weight->dim() == pred.dim() - 1 && same_shape(pred, *weight, weight->dim()), op,
+        ": expected weight of shape (N,) or (B, N) with a number for each row of pred, ", shape_of(pred), ", got ",
+        shape_of(*weight));
   check_same_device(op, "weight", *weight, "pred", pred);
 }
 
 // What the forward pass kept, handed back.
 void check_sums(const char* op, const Tensor& sums, const Tensor& pred) {
   check_dim(op, "sums", sums, 2, "(N, 2)");
-  check_size(op, "sums", sums, 0, pred.size(0), "(N, 2)");
+  check_size(op, "sums", sums, 0, num_rows(pred), "(N, 2)");
   check_size(op, "sums", sums, 1, 2, "(N, 2)");
-  check(sums.scalar_type() == sum_dtype(pred), op, ": expected sums of the dtype that the forward pass gave them");
+  check(sums.scalar_type() == ScalarType::Double, op, ": expected sums of dtype float64");
   check_same_device(op, "sums", sums, "pred", pred);
 }
 
@@ -156,11 +338,11 @@ template <class T>
 PolarIouInput<T> input_of(const Tensor& pred, const Tensor& target, const std::optional<Tensor>& weight, int64_t power,
                           bool log_pred, bool log) {
   return {
-      .pred = rays_of<T>(pred),
-      .target = rays_of<T>(target),
+      .pred = rays_of<const T>(pred),
+      .target = rays_of<const T>(target),
       .weight = data_of<SumOf<T>>(weight),
-      .rows = pred.size(0),
-      .num_rays = pred.size(1),
+      .rows = num_rows(pred),
+      .num_rays = pred.size(pred.dim() - 1),
       .power = power,
       .log_pred = log_pred,
       .log = log,
@@ -169,21 +351,21 @@ PolarIouInput<T> input_of(const Tensor& pred, const Tensor& target, const std::o
 
 using Result3 = std::tuple<Tensor, Tensor, Tensor>;
 
-// -> value (N,) or (), sums (N, 2), divisor ()
-Result3 polar_iou(const Tensor& pred, const Tensor& target, const std::optional<Tensor>& weight_in,
+// -> value (N,), (B, N) or (), sums (B · N, 2), divisor ()
+Result3 polar_iou(const Tensor& pred_in, const Tensor& target_in, const std::optional<Tensor>& weight_in,
                   const std::optional<Tensor>& avg_factor, int64_t power, bool log_pred, bool log,
                   int64_t reduction_in) {
   const char* op = log ? "polar_iou_loss" : "polar_iou";
-  check_rays(op, pred, target, weight_in);
+  check_rays(op, pred_in, target_in, weight_in);
+  const Tensor pred = widened(pred_in), target = widened(target_in);
   if (avg_factor) check_same_device(op, "avg_factor", *avg_factor, "pred", pred);
   const auto reduction = static_cast<Reduction>(reduction_in);
-  const int64_t rows = pred.size(0);
+  const int64_t rows = num_rows(pred);
   const std::optional<Tensor> weight = contiguous(weight_in);
   const ScalarType dtype = sum_dtype(pred);
-  const std::vector<int64_t> shape =
-      reduction == Reduction::kNone ? std::vector<int64_t>{rows} : std::vector<int64_t>{};
+  const std::vector<int64_t> shape = reduction == Reduction::kNone ? rows_of(pred) : std::vector<int64_t>{};
   Tensor value = torch::stable::new_empty(pred, shape, dtype);
-  Tensor sums = torch::stable::new_empty(pred, {rows, 2}, dtype);
+  Tensor sums = torch::stable::new_empty(pred, {rows, 2}, ScalarType::Double);
   Tensor divisor = torch::stable::new_empty(pred, {}, dtype);
   const int64_t num_parts = by_kernels(pred) ? std::clamp(ceil_div(rows, kRowsPerPart), int64_t{1}, kMaxParts)
                                              : ceil_div(rows, kRowsPerBlock);
@@ -193,97 +375,113 @@ Result3 polar_iou(const Tensor& pred, const Tensor& target, const std::optional<
         .in = input_of<T>(pred, target, weight, power, log_pred, log),
         .avg_factor = data_of<SumOf<T>>(avg_factor),
         .reduction = reduction,
-        .sums = mutable_data_of<RowSums<SumOf<T>>>(sums),
+        .sums = mutable_data_of<RowSums<double>>(sums),
         .value = mutable_data_of<SumOf<T>>(value),
         .divisor = mutable_data_of<SumOf<T>>(divisor),
         .parts = mutable_data_of<Totals>(parts),
         .num_parts = num_parts,
     };
-    run_on(op, pred, [&] { polar_iou_cpu(params); }, [&](auto stream) { return launch_polar_iou(params, stream); });
+    const auto cpu = [&] {
+      if constexpr (kHasLoops<T>) polar_iou_cpu(params);
+    };
+    run_on(op, pred, cpu, [&](auto stream) { return launch_polar_iou(params, stream); });
   });
   return {value, sums, divisor};
 }
 
-// -> gradients of pred (N, R), target (N, R), weight (N,); those not wanted are empty
-Result3 polar_iou_backward(const Tensor& grad_in, const Tensor& pred, const Tensor& target,
+// Fresh memory for a gradient, in the layout of what it is the gradient of.
+Tensor gradient_of(const Tensor& rays, bool wanted = true) {
+  if (!wanted) return torch::stable::new_empty(rays, {0});
+  Tensor gradient = torch::stable::empty_like(rays);
+  prefer_huge_pages(gradient);
+  return gradient;
+}
+
+// -> gradients of pred, target and weight, of their shapes; those not wanted are empty
+Result3 polar_iou_backward(const Tensor& grad_in, const Tensor& pred_in, const Tensor& target_in,
                            const std::optional<Tensor>& weight_in, const Tensor& value, const Tensor& sums,
                            const Tensor& divisor, bool weights_divide, int64_t power, bool log_pred, bool log,
                            int64_t reduction_in, bool wants_pred, bool wants_target, bool wants_weight) {
   const char* op = "polar_iou_backward";
-  check_rays(op, pred, target, weight_in);
-  check_sums(op, sums, pred);
-  const int64_t rows = pred.size(0), num_rays = pred.size(1);
+  check_rays(op, pred_in, target_in, weight_in);
+  check_sums(op, sums, pred_in);
+  const Tensor pred = widened(pred_in), target = widened(target_in);
   const Tensor grad = torch::stable::contiguous(grad_in);
   const std::optional<Tensor> weight = contiguous(weight_in);
-  const auto matrix = [&](bool wanted) { return torch::stable::new_empty(pred, {wanted ? rows : 0, num_rays}); };
-  Tensor grad_pred = matrix(wants_pred), grad_target = matrix(wants_target);
-  Tensor grad_weight = torch::stable::new_empty(pred, {wants_weight ? rows : 0}, sum_dtype(pred));
+  Tensor grad_pred = gradient_of(pred, wants_pred), grad_target = gradient_of(target, wants_target);
+  Tensor grad_weight =
+      torch::stable::new_empty(pred, wants_weight ? rows_of(pred) : std::vector<int64_t>{0}, sum_dtype(pred));
   dispatch_any_float(pred.scalar_type(), [&]<class T>() {
     const PolarIouBackwardParams<T> params{
         .in = input_of<T>(pred, target, weight, power, log_pred, log),
-        .sums = data_of<RowSums<SumOf<T>>>(sums),
+        .sums = data_of<RowSums<double>>(sums),
         .grad = data_of<SumOf<T>>(grad),
         .reduced = static_cast<Reduction>(reduction_in) != Reduction::kNone,
         .divisor = data_of<SumOf<T>>(divisor),
         .mean = weights_divide ? data_of<SumOf<T>>(value) : nullptr,
-        .grad_pred = wants_pred ? mutable_data_of<T>(grad_pred) : nullptr,
-        .grad_target = wants_target ? mutable_data_of<T>(grad_target) : nullptr,
+        .grad_pred = wants_pred ? rays_of<T>(grad_pred) : no_rays_given<T>(),
+        .grad_target = wants_target ? rays_of<T>(grad_target) : no_rays_given<T>(),
         .grad_weight = wants_weight ? mutable_data_of<SumOf<T>>(grad_weight) : nullptr,
     };
-    run_on(
-        op, pred, [&] { polar_iou_backward_cpu(params); },
-        [&](auto stream) { return launch_polar_iou_backward(params, stream); });
+    const auto cpu = [&] {
+      if constexpr (kHasLoops<T>) polar_iou_backward_cpu(params);
+    };
+    run_on(op, pred, cpu, [&](auto stream) { return launch_polar_iou_backward(params, stream); });
   });
-  return {grad_pred, grad_target, grad_weight};
+  return {as_given(grad_pred, pred_in), as_given(grad_target, target_in), grad_weight};
 }
 
-// The backward of the backward, row by row -> f' (N,) and the gradients by pred and target (N, R)
-Result3 polar_iou_double_backward(const std::optional<Tensor>& along_pred, const std::optional<Tensor>& along_target,
-                                  const Tensor& row_scale_in, const Tensor& value_scale_in, const Tensor& pred,
-                                  const Tensor& target, const Tensor& sums, int64_t power, bool log_pred, bool log) {
+// The backward of the backward, row by row -> f' and the gradients by pred and target
+Result3 polar_iou_double_backward(const std::optional<Tensor>& along_pred_in,
+                                  const std::optional<Tensor>& along_target_in, const Tensor& row_scale_in,
+                                  const Tensor& value_scale_in, const Tensor& pred_in, const Tensor& target_in,
+                                  const Tensor& sums, int64_t power, bool log_pred, bool log) {
   const char* op = "polar_iou_double_backward";
-  check_rays(op, pred, target, row_scale_in);
-  check_sums(op, sums, pred);
-  const int64_t rows = pred.size(0), num_rays = pred.size(1);
+  check_rays(op, pred_in, target_in, row_scale_in);
+  check_sums(op, sums, pred_in);
+  const Tensor pred = widened(pred_in), target = widened(target_in);
+  const std::optional<Tensor> along_pred = widened(along_pred_in), along_target = widened(along_target_in);
   const Tensor row_scale = torch::stable::contiguous(row_scale_in),
                value_scale = torch::stable::contiguous(value_scale_in);
-  Tensor tangent = torch::stable::new_empty(pred, {rows}, sum_dtype(pred));
-  Tensor grad_pred = torch::stable::new_empty(pred, {rows, num_rays});
-  Tensor grad_target = torch::stable::new_empty(pred, {rows, num_rays});
+  Tensor tangent = torch::stable::new_empty(pred, rows_of(pred), sum_dtype(pred));
+  Tensor grad_pred = gradient_of(pred), grad_target = gradient_of(target);
   dispatch_any_float(pred.scalar_type(), [&]<class T>() {
     const PolarIouDoubleBackwardParams<T> params{
         .in = input_of<T>(pred, target, std::nullopt, power, log_pred, log),
-        .sums = data_of<RowSums<SumOf<T>>>(sums),
-        .along_pred = rays_of<T>(along_pred),
-        .along_target = rays_of<T>(along_target),
+        .sums = data_of<RowSums<double>>(sums),
+        .along_pred = rays_of<const T>(along_pred),
+        .along_target = rays_of<const T>(along_target),
         .row_scale = data_of<SumOf<T>>(row_scale),
         .value_scale = data_of<SumOf<T>>(value_scale),
         .tangent = mutable_data_of<SumOf<T>>(tangent),
-        .grad_pred = mutable_data_of<T>(grad_pred),
-        .grad_target = mutable_data_of<T>(grad_target),
+        .grad_pred = rays_of<T>(grad_pred),
+        .grad_target = rays_of<T>(grad_target),
     };
-    run_on(
-        op, pred, [&] { polar_iou_double_backward_cpu(params); },
-        [&](auto stream) { return launch_polar_iou_double_backward(params, stream); });
+    const auto cpu = [&] {
+      if constexpr (kHasLoops<T>) polar_iou_double_backward_cpu(params);
+    };
+    run_on(op, pred, cpu, [&](auto stream) { return launch_polar_iou_double_backward(params, stream); });
   });
-  return {tangent, grad_pred, grad_target};
+  return {tangent, as_given(grad_pred, pred_in), as_given(grad_target, target_in)};
 }
 
-Tensor polar_centerness(const Tensor& rays) {
+Tensor polar_centerness(const Tensor& rays_in) {
   const char* op = "polar_centerness";
-  check_dim(op, "rays", rays, 2, "(N, R)");
-  check(rays.size(1) >= 1, op, ": expected at least 1 ray, got rays of shape ", shape_of(rays));
+  check_dim(op, "rays", rays_in, 2, "(N, R)");
+  check(rays_in.size(1) >= 1, op, ": expected at least 1 ray, got rays of shape ", shape_of(rays_in));
+  const Tensor rays = widened(rays_in);
   Tensor centerness = torch::stable::new_empty(rays, {rays.size(0)}, sum_dtype(rays));
   dispatch_any_float(rays.scalar_type(), [&]<class T>() {
     const PolarCenternessParams<T> params{
-        .rays = rays_of<T>(rays),
+        .rays = rays_of<const T>(rays),
         .rows = rays.size(0),
         .num_rays = rays.size(1),
         .centerness = mutable_data_of<SumOf<T>>(centerness),
     };
-    run_on(
-        op, rays, [&] { polar_centerness_cpu(params); },
-        [&](auto stream) { return launch_polar_centerness(params, stream); });
+    const auto cpu = [&] {
+      if constexpr (kHasLoops<T>) polar_centerness_cpu(params);
+    };
+    run_on(op, rays, cpu, [&](auto stream) { return launch_polar_centerness(params, stream); });
   });
   return centerness;
 }

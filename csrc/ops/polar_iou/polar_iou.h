@@ -7,28 +7,35 @@
 // the two sums say everything about the gradients: forward, backward and double backward are one pass over the rays
 // each.
 //
+// Nearly all rows are plain: no negative length, and sums that float32 can hold with their squares. What the passes do
+// for a ray of a plain row is written for numbers and for vectors of them. The other rows are gone through in double,
+// ray by ray, so that a length of 3e38 or a logarithm of 300 has a finite loss and finite gradients.
+//
 // No torch here: the CPU loops, the CUDA kernels and the C++ tests share this file.
 #pragma once
 
 #include <cmath>
 
 #include "../../common/centerness.h"
+#include "../../common/exponential.h"
 #include "../../common/half.h"
 #include "../../common/host_device.h"
 
 namespace polarmask {
 
 constexpr double kPolarIouFloor = 1e-12;  // of Σ minⁿ in the loss: far below a pixel, and 1/floor is finite in float32
+constexpr double kLargestLog = 300;       // what is above counts as this: its square still sums up in double
+constexpr double kPlain = 0x1p60;         // Σ maxⁿ of plain rows lies between this and its inverse
 
 // The kernels' part sums: of 64 rows or, when there are many, of more; 1024 blocks fill an H100 once.
 constexpr int64_t kRowsPerPart = 64, kMaxParts = 1024;
 
 enum class Reduction : int64_t { kNone = 0, kMean = 1, kSum = 2 };  // torch's own numbers
 
-template <class T>
+template <class V>
 struct RowSums {
-  T difference;  // Σ |pⁿ − tⁿ|
-  T smaller;     // Σ min(p, t)ⁿ
+  V difference;  // Σ |pⁿ − tⁿ|
+  V smaller;     // Σ min(p, t)ⁿ
 };
 
 // Over rows, in double: their values times their weights, and their weights.
@@ -38,31 +45,38 @@ struct Totals {
 
 PM_HD Totals operator+(Totals a, Totals b) { return {a.value + b.value, a.weight + b.weight}; }
 
-// A strided matrix [N, R]; stride 0 is legal.
+// A strided matrix [N, R], or N rows of B such ones after each other; stride 0 is legal. T may be const.
 template <class T>
 struct Rays {
-  const T* data;       // null: not given, zeros
-  int64_t row_stride;  // elements
-  int64_t ray_stride;  // elements
+  T* data;                                       // null: not given, zeros
+  int64_t batch_stride, row_stride, ray_stride;  // elements
+  int64_t rows_per_batch;
 };
 
 template <class T>
 struct Row {
-  const T* data;
+  T* data;
   int64_t stride;
-  PM_HD SumOf<T> operator[](int64_t k) const { return data ? static_cast<SumOf<T>>(data[k * stride]) : SumOf<T>(0); }
+  PM_HD T& at(int64_t k) const { return data[k * stride]; }
+  PM_HD auto operator[](int64_t k) const {
+    using Sum = SumOf<std::remove_const_t<T>>;
+    return data ? static_cast<Sum>(data[k * stride]) : Sum(0);
+  }
 };
 
 template <class T>
 PM_HD Row<T> row_of(const Rays<T>& rays, int64_t row) {
-  return {rays.data ? rays.data + row * rays.row_stride : nullptr, rays.ray_stride};
+  if (!rays.data) return {nullptr, 0};
+  const int64_t batch = row < rays.rows_per_batch ? 0 : row / rays.rows_per_batch;
+  const int64_t within = row - batch * rays.rows_per_batch;
+  return {rays.data + batch * rays.batch_stride + within * rays.row_stride, rays.ray_stride};
 }
 
 // What all passes read. T: how rays are stored; all else is in SumOf<T>.
 template <class T>
 struct PolarIouInput {
-  Rays<T> pred;            // [N, R] pixels, or their logarithms
-  Rays<T> target;          // [N, R] pixels
+  Rays<const T> pred;      // [N, R] pixels, or their logarithms
+  Rays<const T> target;    // [N, R] pixels
   const SumOf<T>* weight;  // [N], null: all 1
   int64_t rows;            // N
   int64_t num_rays;        // R
@@ -76,23 +90,23 @@ struct PolarIouParams {
   PolarIouInput<T> in;
   const SumOf<T>* avg_factor;  // [], null: Σ weight
   Reduction reduction;
-  RowSums<SumOf<T>>* sums;  // [N], for the backward passes
-  SumOf<T>* value;          // [N] without a reduction, else []
-  SumOf<T>* divisor;        // []
-  Totals* parts;            // [num_parts] scratch: totals of some rows each
+  RowSums<double>* sums;  // [N], for the backward passes
+  SumOf<T>* value;        // [N] without a reduction, else []
+  SumOf<T>* divisor;      // []
+  Totals* parts;          // [num_parts] scratch: totals of some rows each
   int64_t num_parts;
 };
 
 template <class T>
 struct PolarIouBackwardParams {
   PolarIouInput<T> in;
-  const RowSums<SumOf<T>>* sums;  // [N]
-  const SumOf<T>* grad;           // [N] without a reduction, else []
+  const RowSums<double>* sums;  // [N]
+  const SumOf<T>* grad;         // [N] without a reduction, else []
   bool reduced;
   const SumOf<T>* divisor;  // []
   const SumOf<T>* mean;     // [] the value, where it moves with the weights that it is divided by; else null
-  T* grad_pred;             // [N, R], null: not wanted
-  T* grad_target;           // [N, R], null: not wanted
+  Rays<T> grad_pred;        // [N, R], null: not wanted
+  Rays<T> grad_target;      // [N, R], null: not wanted
   SumOf<T>* grad_weight;    // [N], null: not wanted
 };
 
@@ -100,20 +114,20 @@ struct PolarIouBackwardParams {
 // Σ row_scale · f' + value_scale · f.
 template <class T>
 struct PolarIouDoubleBackwardParams {
-  PolarIouInput<T> in;            // its weight is not read
-  const RowSums<SumOf<T>>* sums;  // [N]
-  Rays<T> along_pred;             // [N, R]
-  Rays<T> along_target;           // [N, R]
-  const SumOf<T>* row_scale;      // [N]
-  const SumOf<T>* value_scale;    // [N]
-  SumOf<T>* tangent;              // [N] f'
-  T* grad_pred;                   // [N, R]
-  T* grad_target;                 // [N, R]
+  PolarIouInput<T> in;          // its weight is not read
+  const RowSums<double>* sums;  // [N]
+  Rays<const T> along_pred;     // [N, R]
+  Rays<const T> along_target;   // [N, R]
+  const SumOf<T>* row_scale;    // [N]
+  const SumOf<T>* value_scale;  // [N]
+  SumOf<T>* tangent;            // [N] f'
+  Rays<T> grad_pred;            // [N, R]
+  Rays<T> grad_target;          // [N, R]
 };
 
 template <class T>
 struct PolarCenternessParams {
-  Rays<T> rays;          // [N, R] pixels
+  Rays<const T> rays;    // [N, R] pixels
   int64_t rows;          // N
   int64_t num_rays;      // R
   SumOf<T>* centerness;  // [N]
@@ -136,74 +150,134 @@ PM_HD bool is_absent(const PolarIouInput<T>& in, int64_t row) {
 }
 
 // A ray length and its power, with the derivatives of the power by what the caller gave (a length or its logarithm).
-template <class T>
+template <class V>
 struct Power {
-  T value, first, second;
+  V value, first, second;
 };
 
-template <int power, bool is_log, class T>
-PM_HD Power<T> power_of(T given) {
-  const T length = is_log ? std::exp(given) : given < 0 ? given - given : given;  // −∞ to NaN
-  const T value = power == 1 ? length : length * length;
-  if constexpr (is_log) return {value, power * value, power * power * value};
-  if (given < 0) return {value, 0, 0};
-  return power == 1 ? Power<T>{value, 1, 0} : Power<T>{value, 2 * length, 2};
+template <int power, bool is_log, class V>
+PM_HD Power<V> power_of(V given) {
+  using Number = NumberOf<V>;
+  constexpr Number n = power;
+  if constexpr (is_log) {
+    if constexpr (sizeof(Number) == 8)  // float overflows before
+      given = select((given > kLargestLog) & (given < __builtin_inf()), all<V>(kLargestLog), given);
+    const V length = exp_of(given), value = power == 1 ? length : length * length;
+    return {value, n * value, n * n * value};
+  } else {
+    const auto negative = given < 0;
+    const V zero{}, length = select(negative, given - given, given);  // −∞ to NaN
+    if constexpr (power == 1) return {length, select(negative, zero, all<V>(1)), zero};
+    return {length * length, 2 * length, select(negative, zero, all<V>(2))};
+  }
 }
 
-// One ray's part in the sums of its row; `negative` gathers whether a length is.
-template <int power, bool log_pred, class T>
-PM_HD void add_ray(T pred, T target, RowSums<T>& sums, bool& negative) {
-  const T u = power_of<power, log_pred>(pred).value, v = power_of<power, false>(target).value;
-  sums.difference += u < v ? v - u : u - v;
-  sums.smaller += u < v ? u : v;
-  negative |= (!log_pred && pred < 0) || target < 0;
+// The sums of a row, and the lowest of the lengths that were given.
+template <class V>
+struct RaySums {
+  RowSums<V> sums;
+  V lowest;
+};
+
+template <class V>
+PM_HD RaySums<V> no_ray_sums() {
+  return {{V{}, V{}}, V{}};
 }
 
-// What is kept of a row. IoU: shapes that do not exist have none, instead of NaN. Loss: a negative length makes NaN, a
-// logarithm would hide the mistake.
+// One ray's part in the sums of its row, right if it is plain.
+template <int power, bool log_pred, class V>
+PM_HD void add_ray(V pred, V target, RaySums<V>& row) {
+  V u = pred, v = target;
+  if constexpr (log_pred) u = power_of<1, true>(pred).value;
+  const V lower = select(u < v, u, v);
+  row.lowest = select(lower < row.lowest, lower, row.lowest);
+  if constexpr (power == 2) u = u * u, v = v * v;
+  const V difference = u - v;
+  row.sums.difference += select(difference < 0, -difference, difference);
+  row.sums.smaller += power == 1 ? lower : lower * lower;
+}
+
+// Of sums that add_ray() made; NaN is not.
 template <class T>
-PM_HD RowSums<T> kept_sums(RowSums<T> sums, bool negative, bool log) {
-  if (log) return {negative ? static_cast<T>(NAN) : sums.difference, sums.smaller};
+PM_HD bool is_plain(RowSums<T> sums) {
+  const T larger = sums.difference + sums.smaller;
+  return larger >= T(1 / kPlain) && larger <= T(kPlain);
+}
+
+// The sums to keep of a row that is not. IoU: shapes that do not exist have none, instead of NaN. Loss: a negative
+// length makes NaN, a logarithm would hide the mistake.
+template <int power, bool log_pred, class T>
+PM_HD RowSums<double> careful_sums(const PolarIouInput<T>& in, int64_t row) {
+  const auto pred = row_of(in.pred, row), target = row_of(in.target, row);
+  RowSums<double> sums{0, 0};
+  bool negative = false;
+  for (int64_t k = 0; k < in.num_rays; ++k) {
+    const double p = pred[k], t = target[k];
+    negative |= (!log_pred && p < 0) || t < 0;
+    const double u = power_of<power, log_pred>(p).value, v = power_of<power, false>(t).value;
+    sums.difference += u < v ? v - u : u - v;
+    sums.smaller += u < v ? u : v;
+  }
+  if (in.log) return {negative ? static_cast<double>(NAN) : sums.difference, sums.smaller};
   if (is_finite(sums.difference) && is_finite(sums.smaller)) return sums;
   return {0, 0};
 }
 
-// f(M, m) with M = Σ maxⁿ and m = Σ minⁿ: the value of a row and its derivatives.
+// The value of a row: its loss, or its IoU.
+template <class V>
+PM_HD V value_of(RowSums<V> sums, bool log) {
+  using Number = NumberOf<V>;
+  const V floor = all<V>(static_cast<Number>(kPolarIouFloor));
+  if (log) return log1p_of(sums.difference / select(sums.smaller < floor, floor, sums.smaller));
+  const V larger = sums.smaller + sums.difference;
+  return select(larger > 0, sums.smaller / larger, V{});
+}
+
+// The derivatives of the value f(M, m) of a row, M = Σ maxⁿ and m = Σ minⁿ.
 template <class T>
-struct RowValue {
-  T value;
+struct Derivatives {
   T larger, smaller;                                 // ∂f/∂M, ∂f/∂m
   T larger_larger, larger_smaller, smaller_smaller;  // second derivatives
 };
 
 template <class T>
-PM_HD RowValue<T> row_value(RowSums<T> sums, bool log) {
+PM_HD Derivatives<T> derivatives_of(RowSums<T> sums, bool log) {
   const T floor = static_cast<T>(kPolarIouFloor);
   const T m = sums.smaller;
   if (log) {
     if (m < floor) {  // log1p((M − m) / floor)
       const T d = 1 / (floor + sums.difference);
-      return {std::log1p(sums.difference / floor), d, -d, -d * d, d * d, -d * d};
+      return {d, -d, -d * d, d * d, -d * d};
     }
     const T larger = 1 / (m + sums.difference), smaller = 1 / m;
-    return {std::log1p(sums.difference / m), larger, -smaller, -larger * larger, 0, smaller * smaller};
+    return {larger, -smaller, -larger * larger, 0, smaller * smaller};
   }
   const T M = m + sums.difference;
-  if (!(M > 0)) return {0, 0, 0, 0, 0, 0};
+  if (!(M > 0)) return {0, 0, 0, 0, 0};
   const T d = 1 / M;
-  return {m / M, -m * d * d, d, 2 * m * d * d * d, -d * d, 0};
+  return {-m * d * d, d, 2 * m * d * d * d, -d * d, 0};
+}
+
+template <class T>
+PM_HD RowSums<T> rounded(RowSums<double> sums) {
+  return {static_cast<T>(sums.difference), static_cast<T>(sums.smaller)};
+}
+
+// The value of a row from the sums that are kept of it.
+template <class T>
+PM_HD T kept_value(RowSums<double> sums, bool log) {
+  if (is_plain(sums)) return value_of(rounded<T>(sums), log);
+  return static_cast<T>(value_of(sums, log));
 }
 
 // Keeps the sums of a row and its value; -> its part of the totals.
 template <class T>
-PM_HD Totals finish_row(const PolarIouParams<T>& p, int64_t row, RowSums<SumOf<T>> sums, bool negative) {
-  const bool absent = is_absent(p.in, row);
+PM_HD Totals finish_row(const PolarIouParams<T>& p, int64_t row, RowSums<double> sums, SumOf<T> value) {
   const SumOf<T> weight = p.in.weight ? p.in.weight[row] : SumOf<T>(1);
-  const RowSums<SumOf<T>> kept = absent ? RowSums<SumOf<T>>{0, 0} : kept_sums(sums, negative, p.in.log);
-  const SumOf<T> value = absent ? SumOf<T>(0) : weight * row_value(kept, p.in.log).value;
-  p.sums[row] = kept;
-  if (p.reduction == Reduction::kNone) p.value[row] = value;
-  return {static_cast<double>(value), static_cast<double>(weight)};
+  const SumOf<T> weighted = weight == 0 ? SumOf<T>(0) : weight * value;
+  p.sums[row] = sums;
+  if (p.reduction == Reduction::kNone) p.value[row] = weighted;
+  return {static_cast<double>(weighted), static_cast<double>(weight)};
 }
 
 template <class T>
@@ -214,75 +288,93 @@ PM_HD void finish(const PolarIouParams<T>& p, Totals total) {
   if (p.reduction != Reduction::kNone) *p.value = by <= 0 ? SumOf<T>(0) : static_cast<SumOf<T>>(total.value / by);
 }
 
-// What a row contributes to the gradients; zeros when it is absent.
-template <class T>
-struct RowGradient {
-  bool present;
-  RowValue<T> f;
-  T scale;      // of f
-  T by_weight;  // gradient of the row's weight
-};
-
 // Whether a row's value moves with its rays: the IoU of shapes that do not exist stays 0. Infinite rays would make NaN
 // of their zero gradients.
+PM_HD bool moves(RowSums<double> sums, bool log) { return log || sums.difference + sums.smaller > 0; }
+
+// Whether a row gets a gradient from the backward pass, and from the double backward pass.
 template <class T>
-PM_HD bool moves(RowSums<T> sums, bool log) {
-  return log || sums.difference + sums.smaller > 0;
+PM_HD bool has_gradient(const PolarIouBackwardParams<T>& p, int64_t row) {
+  return !(*p.divisor <= 0) && !is_absent(p.in, row) && moves(p.sums[row], p.in.log);
+}
+template <class T>
+PM_HD bool has_gradient(const PolarIouDoubleBackwardParams<T>& p, int64_t row) {
+  return (p.row_scale[row] != 0 || p.value_scale[row] != 0) && moves(p.sums[row], p.in.log);
 }
 
+// What a row with a gradient hands to its rays: to the larger of two, to the smaller, and to each of two equal ones.
+template <class V>
+struct RowGradient {
+  V to_larger, to_smaller, to_equal;
+};
+
+// V: float or double; rows that are not plain need double.
+template <class V, class T>
+PM_HD RowGradient<V> row_gradient(const PolarIouBackwardParams<T>& p, int64_t row) {
+  const Derivatives<V> f = derivatives_of(rounded<V>(p.sums[row]), p.in.log);
+  V scale = static_cast<V>(p.grad[p.reduced ? 0 : row]) / static_cast<V>(*p.divisor);
+  if (p.in.weight) scale *= p.in.weight[row];
+  return {scale * f.larger, scale * f.smaller, scale * (V(0.5) * (f.larger + f.smaller))};
+}
+
+// The gradient of the row's weight.
 template <class T>
-PM_HD RowGradient<SumOf<T>> row_gradient(const PolarIouBackwardParams<T>& p, int64_t row) {
+PM_HD SumOf<T> weight_gradient(const PolarIouBackwardParams<T>& p, int64_t row) {
   using Sum = SumOf<T>;
-  const Sum by = *p.divisor;
-  if (by <= 0 || is_absent(p.in, row) || !moves(p.sums[row], p.in.log)) return {};
-  const RowValue<Sum> f = row_value(p.sums[row], p.in.log);
-  const Sum scale = p.grad[p.reduced ? 0 : row] / by;
-  return {true, f, p.in.weight ? scale * p.in.weight[row] : scale, scale * (f.value - (p.mean ? *p.mean : Sum(0)))};
+  const Sum value = kept_value<Sum>(p.sums[row], p.in.log);
+  return p.grad[p.reduced ? 0 : row] / *p.divisor * (value - (p.mean ? *p.mean : Sum(0)));
 }
 
-template <class T>
-PM_HD RowGradient<SumOf<T>> row_second_gradient(const PolarIouDoubleBackwardParams<T>& p, int64_t row) {
-  if ((p.row_scale[row] == 0 && p.value_scale[row] == 0) || !moves(p.sums[row], p.in.log)) return {};
-  return {true, row_value(p.sums[row], p.in.log), p.row_scale[row], 0};
+// Gradients of one ray with respect to pred and target.
+template <int power, bool log_pred, class V>
+PM_HD void ray_gradients(const RowGradient<NumberOf<V>>& from, V pred, V target, V& grad_pred, V& grad_target) {
+  const Power<V> p = power_of<power, log_pred>(pred), t = power_of<power, false>(target);
+  const V to_larger = all<V>(from.to_larger), to_smaller = all<V>(from.to_smaller), to_equal = all<V>(from.to_equal);
+  const auto more = p.value > t.value, less = p.value < t.value;
+  grad_pred = select(more, to_larger, select(less, to_smaller, to_equal)) * p.first;
+  grad_target = select(less, to_larger, select(more, to_smaller, to_equal)) * t.first;
 }
 
 // How much of a ray's derivative goes through max(p, t)ⁿ; the rest goes through min. Ties go half and half.
-template <class T>
-PM_HD T share_of_larger(T own, T other) {
-  return own > other ? T(1) : own < other ? T(0) : T(0.5);
-}
-
-// Gradients of one ray with respect to pred and target, `scale` being that of the row's value.
-template <int power, bool log_pred, class T>
-PM_HD void ray_gradients(const RowValue<T>& f, T scale, T pred, T target, T& grad_pred, T& grad_target) {
-  const Power<T> p = power_of<power, log_pred>(pred), t = power_of<power, false>(target);
-  const T share = share_of_larger(p.value, t.value);
-  grad_pred = scale * (share * f.larger + (1 - share) * f.smaller) * p.first;
-  grad_target = scale * ((1 - share) * f.larger + share * f.smaller) * t.first;
+template <class V>
+PM_HD V share_of_larger(V own, V other) {
+  return select(own > other, all<V>(1), select(own < other, V{}, all<V>(NumberOf<V>(0.5))));
 }
 
 // Directional derivatives of M and m along (along_pred, along_target), one ray's part.
-template <int power, bool log_pred, class T>
-PM_HD void ray_tangent(T pred, T target, T along_pred, T along_target, T& larger, T& smaller) {
-  const Power<T> p = power_of<power, log_pred>(pred), t = power_of<power, false>(target);
-  const T share = share_of_larger(p.value, t.value);
+template <int power, bool log_pred, class V>
+PM_HD void ray_tangent(V pred, V target, V along_pred, V along_target, V& larger, V& smaller) {
+  const Power<V> p = power_of<power, log_pred>(pred), t = power_of<power, false>(target);
+  const V share = share_of_larger(p.value, t.value);
   larger += share * p.first * along_pred + (1 - share) * t.first * along_target;
   smaller += (1 - share) * p.first * along_pred + share * t.first * along_target;
 }
 
-// Gradients of scale · (directional derivative of f) + value_scale · f by one ray of pred and target; (larger, smaller)
-// is the directional derivative of (M, m).
-template <int power, bool log_pred, class T>
-PM_HD void ray_second_gradients(const RowValue<T>& f, T scale, T value_scale, T larger, T smaller, T pred, T target,
-                                T along_pred, T along_target, T& grad_pred, T& grad_target) {
-  const Power<T> p = power_of<power, log_pred>(pred), t = power_of<power, false>(target);
-  const T share = share_of_larger(p.value, t.value);
-  const T by_larger = scale * (f.larger_larger * larger + f.larger_smaller * smaller) + value_scale * f.larger;
-  const T by_smaller = scale * (f.larger_smaller * larger + f.smaller_smaller * smaller) + value_scale * f.smaller;
-  grad_pred = (share * by_larger + (1 - share) * by_smaller) * p.first +
-              scale * (share * f.larger + (1 - share) * f.smaller) * p.second * along_pred;
-  grad_target = ((1 - share) * by_larger + share * by_smaller) * t.first +
-                scale * ((1 - share) * f.larger + share * f.smaller) * t.second * along_target;
+// A row's derivatives and their scales in the double backward pass; (larger, smaller) is the directional derivative of
+// (M, m).
+template <class T>
+struct RowSecondGradient {
+  Derivatives<T> f;
+  T scale;                  // of f'
+  T by_larger, by_smaller;  // of M and m
+};
+
+template <class T>
+PM_HD RowSecondGradient<T> row_second_gradient(const Derivatives<T>& f, T scale, T value_scale, T larger, T smaller) {
+  return {f, scale, scale * (f.larger_larger * larger + f.larger_smaller * smaller) + value_scale * f.larger,
+          scale * (f.larger_smaller * larger + f.smaller_smaller * smaller) + value_scale * f.smaller};
+}
+
+// Gradients of scale · (directional derivative of f) + value_scale · f by one ray of pred and target.
+template <int power, bool log_pred, class V>
+PM_HD void ray_second_gradients(const RowSecondGradient<NumberOf<V>>& from, V pred, V target, V along_pred,
+                                V along_target, V& grad_pred, V& grad_target) {
+  const Power<V> p = power_of<power, log_pred>(pred), t = power_of<power, false>(target);
+  const V share = share_of_larger(p.value, t.value);
+  grad_pred = (share * from.by_larger + (1 - share) * from.by_smaller) * p.first +
+              from.scale * (share * from.f.larger + (1 - share) * from.f.smaller) * p.second * along_pred;
+  grad_target = ((1 - share) * from.by_larger + share * from.by_smaller) * t.first +
+                from.scale * ((1 - share) * from.f.larger + share * from.f.smaller) * t.second * along_target;
 }
 
 }  // namespace polarmask
