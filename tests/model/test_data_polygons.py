@@ -224,7 +224,7 @@ def test_whole_pipelines_beside_masks():
 def test_batches_and_targets_from_workers():
     torch.manual_seed(0)
     loader = DataLoader(Pipeline(pipeline()), batch_size=4, num_workers=1, collate_fn=collate)
-    ((images, targets),) = list(loader)
+    ((images, targets, _),) = list(loader)
     assert [tuple(image.shape) for image in images] == [(3, 80, 120)] * 4
     for target in targets:
         assert len(target["boxes"]) == len(target["labels"]) == len(target["outlines"]) == len(target["ignore"])

@@ -32,7 +32,7 @@ def shapes(backbone, dcn, classes, old_names=False):
     inside = 64
     for stage, count in enumerate(BLOCKS[backbone]):
         outside = 256 * 2**stage
-        width = outside // 2 if groups > 1 else outside // 4
+        width = outside if groups > 1 else outside // 4
         for block in range(count):
             at = f"backbone.layer{stage + 1}.{block}"
             conv(f"{at}.conv1", width, inside, 1)
