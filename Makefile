@@ -32,7 +32,7 @@ export POLARMASK_CUDA ?= 0
 endif
 
 # The tests of the files with kernels. Once is enough for torch.compile, export and opcheck: schedules are nothing to them.
-SIMT_TESTS := $(shell sed -n 's|^ops/.*/\(.*\)_kernels\.cu$$|tests/test_\1.py|p' csrc/sources.txt | sort -u)
+SIMT_TESTS := $(wildcard $(shell sed -n 's|^ops/.*/\(.*\)_kernels\.cu$$|tests/test_\1.py|p' csrc/sources.txt | sort -u))
 SIMT_PYTEST := $(BIN)/pytest -m "not slow" --capture=sys $(SIMT_TESTS)
 ANY_SCHEDULE := -k "not compile and not export and not opcheck"
 ASAN := LD_PRELOAD="$$($(CXX) -print-file-name=libasan.so) $$($(CXX) -print-file-name=libstdc++.so)" \
