@@ -14,7 +14,8 @@ namespace polarmask {
 namespace {
 
 constexpr int kThreads = 256;
-constexpr int kSteps = 256;                         // in the table
+constexpr int kBlocks = 4;   // a multiprocessor's at least: without a wish of ours, sm_120 spills to hold six
+constexpr int kSteps = 256;  // in the table
 constexpr int64_t kPixelsPerBlock = 16 * kThreads;  // of one ray: the table costs a sixteenth of the walks
 
 // To where a walk of StarDist's rule goes in n steps, n ≥ 1, from an even or odd row and column.
@@ -84,7 +85,8 @@ class ExactSteps {
 };
 
 template <class Steps, class T>
-__global__ void __launch_bounds__(kThreads) star_distances_kernel(StarDistancesParams<T> p, int64_t blocks_per_ray) {
+__global__ void __launch_bounds__(kThreads, kBlocks)
+    star_distances_kernel(StarDistancesParams<T> p, int64_t blocks_per_ray) {
   const int64_t pixels = p.height * p.width;
   for (int64_t task = blockIdx.x; task < p.num_rays * blocks_per_ray; task += gridDim.x) {
     const int64_t ray = task / blocks_per_ray;
