@@ -41,8 +41,9 @@ class Sample:
 
 def limits(image: Tensor, percentiles: tuple[float, float]) -> Tensor:
     """The values of each channel (2, 3, 1, 1) at two percentiles."""
-    if image.stride(0) == 0:  # a repeated channel
-        return limits(image[:1], percentiles).expand(-1, 3, -1, -1)
+    channels = image.shape[0]
+    if channels > 1 and image.stride(0) == 0:  # a repeated channel
+        return limits(image[:1], percentiles).expand(-1, channels, -1, -1)
     return torch.from_numpy(np.percentile(image.numpy(), percentiles, axis=(1, 2)))[..., None, None]
 
 

@@ -218,3 +218,9 @@ def test_heights_of_training_are_drawn():
     kept = augment(sample(), replace(config, keep_aspect=True), np.random.default_rng(0))
     assert kept.size[0] in (90, 91, 92)
     assert kept.size[1] / kept.size[0] == pytest.approx(80 / 60, rel=0.02)
+
+
+def test_a_repeated_channel_is_normalised_once_and_alike():
+    grey = torch.rand(1, 20, 30, generator=torch.Generator().manual_seed(0))
+    want = normalize(grey.repeat(3, 1, 1), (1, 99))
+    torch.testing.assert_close(normalize(grey.expand(3, -1, -1), (1, 99)), want, rtol=0, atol=0)
