@@ -88,7 +88,12 @@ class _Run:
         checkpoint = find_checkpoint(self.out, config.resume, config.overwrite)
         check_precision(config.precision)
         AcceleratorState._reset_state()  # it refuses another precision than that of an earlier run of this process
-        self.accelerator = Accelerator(mixed_precision=config.precision, log_with=config.tracker, project_dir=self.out)
+        self.accelerator = Accelerator(
+            cpu=not torch.cuda.is_available(),  # or it does not see the other processes of torchrun
+            mixed_precision=config.precision,
+            log_with=config.tracker,
+            project_dir=self.out,
+        )
         self.data: DataSet = build_data(config.data, "train", config.seed)
         self.test: DataSet = build_data(config.data, "test", config.seed)
         if config.overfit:
