@@ -1,8 +1,6 @@
 """Prediction in tiles: what the whole image would give, in bounded memory."""
 
 import json
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -125,32 +123,3 @@ def test_batches_and_patterns(spots, tmp_path):
         predict(spots, [tmp_path / "*.tif"], tmp_path / "out", batch=batch)
         results = json.loads((tmp_path / "out" / "results.json").read_text())
         assert [(r["image_id"], r["bbox"][0]) for r in results] == [(n + 1, n + 0.5) for n in range(5)]
-
-
-LARGE = """
-import resource
-import sys
-
-import torch
-from polarmask import load_config
-from polarmask.detector import Detector
-from polarmask.model import build_model
-from polarmask.prediction import predict
-torch.manual_seed(0)
-config = load_config("nuclei", model__channels=32, model__depth=1, model__max_detections=10)
-predict(Detector(build_model(config.model, 1), config, {1: "nucleus"}), [sys.argv[1]], sys.argv[2])
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
-"""
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(1800)
-def test_a_very_large_image_in_four_gigabytes(tmp_path):
-    side = 20_000
-    pixels = tifffile.memmap(tmp_path / "large.tif", shape=(side, side), dtype=np.uint16)
-    pixels[:] = np.random.default_rng(0).integers(0, 65535, side).astype(np.uint16)
-    pixels.flush()
-    command = [sys.executable, "-c", LARGE, str(tmp_path / "large.tif"), str(tmp_path / "out")]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert int(done.stdout.split()[-1]) < 4 * 2**20  # KiB
-    assert tifffile.imread(tmp_path / "out" / "labels" / "large.tif", key=0).shape == (side, side)
