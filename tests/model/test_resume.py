@@ -177,23 +177,20 @@ def test_sigterm_writes_a_checkpoint_and_leaves(args, uninterrupted, tmp_path):
     assert_same_run(tmp_path, uninterrupted)
 
 
-def _train(out):
-    torch.set_num_threads(1)
-    options = {"data__count": 80, "data__size": 64, "model__channels": 32, "model__depth": 1, "optim__batch_size": 2}
-    schedule = {"optim__epochs": 2, "checkpoint_every": 1, "log_every": 1, "evaluate_every": 0, "resume": "auto"}
-    train(polarmask.load_config("shapes", out=out, **options, **schedule))
-
-
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-def test_killed_at_any_moment_it_goes_on_to_the_same_losses(tmp_path):
+def test_killed_at_any_moment_it_goes_on_to_the_same_losses(tmp_path, monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["polarmask.trainer"])
+    options = {"data__count": 80, "data__size": 64, "model__channels": 32, "model__depth": 1, "optim__batch_size": 2}
+    schedule = {"optim__epochs": 2, "checkpoint_every": 1, "log_every": 1, "evaluate_every": 0, "resume": "auto"}
 
     def run(out, seconds=None):
         """Seconds that it took, none where it was killed after ``seconds``."""
         began = time.perf_counter()
-        process = context.Process(target=_train, args=(out,))
+        config = polarmask.load_config("shapes", out=out, **options, **schedule)
+        process = context.Process(target=polarmask.train, args=(config,))
         process.start()
         process.join(seconds)
         if process.is_alive():
