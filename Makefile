@@ -8,7 +8,7 @@
 #   make sanitize   the tests of the ops under AddressSanitizer and UndefinedBehaviorSanitizer
 #   make test-simt  the tests of the ops that have CUDA kernels against these kernels, emulated; in three schedules
 #   make test-simt-race, make test-simt-asan: the same in the race detector and under AddressSanitizer
-#   make test-simt-smoke  in the race detector the part that is marked `smoke`, as CI runs it
+#   make test-simt-smoke  in both, the part that is marked `smoke`, as CI runs it
 #   make test-simt-mutants  kernels without one of their barriers or atomics: the tests must notice
 #   make test-cuda-build  the extension with CUDA loads, and every op has its kernels; needs nvcc, no GPU
 #   make cuda-report  registers, shared memory and occupancy of every kernel; needs nvcc, no GPU
@@ -114,8 +114,9 @@ test-simt-asan: $(VENV)/.installed
 	$(ASAN) PYTHONPATH=build/simt/asan $(SIMT_PYTEST) $(ANY_SCHEDULE)
 
 test-simt-smoke: $(VENV)/.installed
-	$(BIN)/python tests/simt/simt_build.py race
+	$(BIN)/python tests/simt/simt_build.py race asan
 	PYTHONPATH=build/simt/race POLARMASK_SIMT_SCHEDULE=1 $(SIMT_PYTEST) -m smoke
+	$(ASAN) PYTHONPATH=build/simt/asan $(SIMT_PYTEST) -m smoke
 
 test-simt-mutants: $(VENV)/.installed
 	$(BIN)/python tests/simt/mutate.py

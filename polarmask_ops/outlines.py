@@ -51,7 +51,10 @@ class Outlines:
         return self.offsets.shape[0] - 1
 
     def __getitem__(self, index: _ragged.Index) -> Outlines:
-        """The instances of an int, slice, index or bool tensor, again as Outlines."""
+        """The instances of an int, slice, index or bool tensor, again as Outlines.
+
+        On a GPU the host waits once, to learn the length; for a bool tensor twice.
+        """
         positions, offsets = _ragged.select("Outlines", self.offsets, index)
         return Outlines(self.segments[positions], offsets)
 

@@ -207,7 +207,7 @@ def batched_polygon_nms(
     idxs : Tensor, shape (N,), int32 or int64
         Categories, any values: only polygons of equal ones suppress each other, as in ``torchvision.ops.batched_nms``.
     polygons, scores, iou_threshold, metric, max_output
-        See `polygon_nms`.
+        See `polygon_nms`; without max_output it waits for a GPU once, to learn the length.
 
     Returns
     -------
@@ -253,7 +253,7 @@ def rays_nms(
     rays : Tensor, shape (N, R), float
         Ray lengths in pixels, R from 3 to 1024; ray k points along (cos 2πk/R, sin 2πk/R). Negative ones count as 0.
     scores, iou_threshold, metric, max_output
-        See `polygon_nms`.
+        See `polygon_nms`; without max_output it waits for a GPU once, to learn the length.
 
     Returns
     -------
@@ -305,7 +305,7 @@ def batched_rays_nms(
     idxs : Tensor, shape (N,), int32 or int64
         Categories, any values: only stars of equal ones suppress each other, as in ``torchvision.ops.batched_nms``.
     centers, rays, scores, iou_threshold, metric, max_output
-        See `rays_nms`.
+        See `rays_nms`; without max_output it waits for a GPU once, to learn the length.
 
     Returns
     -------

@@ -127,6 +127,7 @@ def polygons_to_rle(polygons: Tensor, size: tuple[int, int], *, rule: str = "cen
     Returns
     -------
     RLE
+        On a GPU the host waits once, to learn its length.
 
     Raises
     ------
@@ -248,6 +249,7 @@ def rays_to_rle(
     Returns
     -------
     RLE
+        On a GPU the host waits once, to learn its length.
 
     Raises
     ------
@@ -357,6 +359,7 @@ def outlines_to_rle(outlines: Outlines, size: tuple[int, int]) -> RLE:
     Returns
     -------
     RLE
+        On a GPU the host waits once, to learn its length.
 
     Raises
     ------

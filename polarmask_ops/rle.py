@@ -48,7 +48,10 @@ class RLE:
 
     @staticmethod
     def from_masks(masks: Tensor) -> RLE:
-        """Encode bitmaps of shape (N, H, W), bool or uint8 (other than 0 is inside)."""
+        """Encode bitmaps of shape (N, H, W), bool or uint8 (other than 0 is inside).
+
+        On a GPU the host waits once, to learn the length.
+        """
         if not isinstance(masks, Tensor) or masks.dtype not in (torch.bool, torch.uint8):
             raise TypeError(f"RLE.from_masks: expected masks of dtype bool or uint8, got {_dtype(masks)}")
         if masks.dim() != 3:
@@ -103,7 +106,8 @@ class RLE:
     def to_coco(self) -> list[dict[str, Any]]:
         """A list of {"size": [H, W], "counts": bytes}, compressed, as ``pycocotools.mask.encode`` gives it.
 
-        JSON wants text: ``counts.decode()``. ``from_coco`` takes both.
+        JSON wants text: ``counts.decode()``. ``from_coco`` takes both. On a GPU the host waits for the length, and for the
+        strings.
         """
         strings, offsets = torch.ops.polarmask.rle_to_strings(self.counts, self.offsets)
         text, ends = strings.cpu().numpy().tobytes(), offsets.tolist()
@@ -137,7 +141,10 @@ class RLE:
         return self.offsets.shape[0] - 1
 
     def __getitem__(self, index: _ragged.Index) -> RLE:
-        """The instances of an int, slice, index or bool tensor, again as an RLE."""
+        """The instances of an int, slice, index or bool tensor, again as an RLE.
+
+        On a GPU the host waits once, to learn the length; for a bool tensor twice.
+        """
         positions, offsets = _ragged.select("RLE", self.offsets, index)
         return RLE(self.counts[positions], offsets, self.size)
 

@@ -135,9 +135,11 @@ def test_stardist_itself(num_rays, differ, stardist, device):
 @pytest.mark.smoke
 @pytest.mark.parametrize("rule", ["stardist", "exact"])
 def test_kernels_find_the_same_distances(rule):
-    """Rays longer than the kernels' tables, too."""
-    for labels in (blobs(60, 70, 12, 20), torch.ones(3, 700, dtype=torch.uint8), torch.ones(600, 2, dtype=torch.int64)):
-        by_cpu, by_kernels = by_cpu_and_kernels(
-            star_distances, {"label_image": labels, "num_rays": 12 if len(labels) == 60 else 4, "rule": rule}
-        )
+    """Rays longer than the kernels' tables, and more work than the emulator has blocks."""
+    sparse = (torch.arange(4200).view(2, 2100) % 50 == 0).int()
+    cases = [(blobs(60, 70, 12, 20), 12), (sparse, 520)]
+    cases += [(torch.ones(3, 700, dtype=torch.uint8), 4), (torch.ones(600, 2, dtype=torch.int64), 4)]
+    for labels, num_rays in cases:
+        kwargs = {"label_image": labels, "num_rays": num_rays, "rule": rule}
+        by_cpu, by_kernels = by_cpu_and_kernels(star_distances, kwargs)
         assert torch.equal(by_cpu, by_kernels)

@@ -16,6 +16,11 @@
 #include <string>
 #include <string_view>
 
+// The emulator's AddressSanitizer makes do with the baseline: loops compiled three times take it minutes.
+#if defined(__x86_64__) && defined(__GNUC__) && !(defined(POLARMASK_SIMT) && defined(__SANITIZE_ADDRESS__))
+#define POLARMASK_ISA_LEVELS
+#endif
+
 namespace polarmask {
 
 enum class Isa { kBaseline, kAvx2, kAvx512 };
@@ -23,7 +28,7 @@ constexpr std::string_view kIsaNames[] = {"baseline", "avx2", "avx512"};  // by 
 
 // The best that this machine has.
 inline Isa best_isa() {
-#if defined(__x86_64__) && defined(__GNUC__)
+#ifdef POLARMASK_ISA_LEVELS
   __builtin_cpu_init();
   if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
       __builtin_cpu_supports("avx512vl"))
@@ -47,7 +52,7 @@ inline std::atomic<Isa> chosen_isa = best_isa();
 
 namespace detail {
 
-#if defined(__x86_64__) && defined(__GNUC__)
+#ifdef POLARMASK_ISA_LEVELS
 template <class Body>
 __attribute__((target("avx2,bmi,bmi2,lzcnt,popcnt"), flatten, noinline)) void run_avx2(Body& body) {
   body();
@@ -64,7 +69,7 @@ run_avx512(Body& body) {
 
 template <class Body>
 void with_isa(Body&& body) {
-#if defined(__x86_64__) && defined(__GNUC__)
+#ifdef POLARMASK_ISA_LEVELS
   switch (chosen_isa.load(std::memory_order_relaxed)) {
     case Isa::kAvx512: return detail::run_avx512(body);
     case Isa::kAvx2: return detail::run_avx2(body);

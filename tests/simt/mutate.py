@@ -1,11 +1,13 @@
 """Would the tests notice a kernel without one of its barriers, or with a plain update in place of an atomic one?
 
-``python tests/simt/mutate.py [stem ...]`` makes every such mutant of the kernels, one at a time, builds it with the
-race detector and runs the tests of its stem until one fails. A mutant that survives fails the script.
+``python tests/simt/mutate.py [stem ...]`` makes every such mutant of the kernels, and of what they share, one at a
+time, builds it with the race detector and runs the tests of its stem until one fails. `common` is a stem. A mutant that
+survives fails the script.
 """
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -13,8 +15,9 @@ from pathlib import Path
 
 from simt_build import ROOT, build
 
-FOLDER = ROOT / "build" / "simt"
-BARRIER = re.compile(r"__sync(threads|warp)\([^()]*\);")
+CSRC, FOLDER = ROOT / "csrc", ROOT / "build" / "simt"
+COMMON = {"scan_kernels.cu": ("rle", "outlines", "rasterize")}  # whose tests see kernels that all share
+BARRIER = re.compile(r"__sync(threads|warp)\(([^()]|\(\))*\);")
 VOTE = re.compile(r"__syncthreads_(or|and|count)(?=\()")
 ATOMIC = re.compile(r"\batomic(Add|Sub|Min|Max|And|Or|Xor|Exch|CAS)(?=\()")
 PLAIN = """
@@ -44,52 +47,61 @@ def mutants(text: str) -> Iterator[tuple[str, str]]:
             changed = text[: found.start()] + found.expand(change) + text[found.end() :]
             at = changed.rindex("#include")
             end = changed.index("\n", at) + 1
-            yield f"line {line}: {found.group()}", changed[:end] + PLAIN + changed[end:]
+            yield f"{line}: {found.group()}", changed[:end] + PLAIN + changed[end:]
 
 
-def source(kernels: Path) -> str:
-    """The text of a .cu file, with the .cuh files beside it in their places: their barriers are its own."""
-    text = kernels.read_text()
-    for header in kernels.parent.glob("*.cuh"):
-        text = text.replace(f'#include "{header.name}"\n', header.read_text().replace("#pragma once\n", ""))
-    return text
+def kernels_with(source: Path) -> list[Path]:
+    """A .cu file itself; those that include a .cuh file."""
+    if source.suffix == ".cu":
+        return [source]
+    include = re.compile(rf'#include ".*\b{re.escape(source.name)}"')
+    return [path for path in sorted(CSRC.rglob("*.cu")) if include.search(path.read_text())]
 
 
-def test(tests: str, folder: str) -> str | None:
-    """How the tests failed, None where they passed."""
-    command = [sys.executable, "-m", "pytest", "-x", "-q", "-m", "not slow", "-p", "no:cacheprovider"]
-    command += ["-k", "not compile and not export and not opcheck", tests]
+def tests_of(kernels: list[Path]) -> list[str]:
+    """Of each file by its name, where there are none those of its stem."""
+    names: list[str] = []
+    for path in kernels:
+        own = path.stem.removesuffix("_kernels")
+        names += COMMON.get(path.name, [own if (ROOT / f"tests/test_{own}.py").exists() else path.parent.name])
+    return [f"tests/test_{name}.py" for name in dict.fromkeys(names)]
+
+
+def failure(tests: list[str], folder: str) -> str | None:
+    """How the tests failed, None where they passed. The smoke tests first, which see most."""
     environment = {**os.environ, "POLARMASK_BACKEND": "simt", "PYTHONPATH": str(FOLDER / folder)}
-    try:
-        done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=600)
-    except subprocess.TimeoutExpired:
-        return "it hangs"
-    if done.returncode == 0:
-        return None
-    report = re.search(r"simt: .*", done.stdout)
-    return report.group() if report else "a wrong result: " + done.stdout.strip().splitlines()[-1]
+    for marks in ("smoke", "not smoke and not slow"):
+        command = [sys.executable, "-m", "pytest", "-x", "-q", "-m", marks, "-p", "no:cacheprovider"]
+        command += ["-k", "not compile and not export and not opcheck", *tests]
+        try:
+            done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=900)
+        except subprocess.TimeoutExpired:
+            return "it hangs"
+        if done.returncode not in (0, 5):  # 5: no such tests
+            report = re.search(r"simt: .*", done.stdout)
+            return report.group() if report else "a wrong result: " + done.stdout.strip().splitlines()[-1]
+    return None
 
 
 def main(stems: list[str]) -> None:
-    kernels = sorted((ROOT / "csrc" / "ops").glob("*/*_kernels.cu"))
-    survivors = 0
+    sources = [path for path in sorted(CSRC.rglob("*.cu*")) if not stems or path.parent.name in stems]
+    kernels = {source: kernels_with(source) for source in sources}
+    copy = FOLDER / "mutant" / "csrc"  # of all sources, so that what they include is found
+    shutil.copytree(CSRC, copy, copy_function=shutil.copyfile, dirs_exist_ok=True)
     build(FOLDER, "race/_C_simt.so")
-    for original in kernels:
-        stem = original.parent.name
-        if stems and stem not in stems:
-            continue
-        of_kernel, of_stem = (f"tests/test_{name}.py" for name in (original.stem.removesuffix("_kernels"), stem))
-        tests = of_kernel if (ROOT / of_kernel).exists() else of_stem
-        if failed := test(tests, "race"):
-            sys.exit(f"{stem}: the tests fail without any change: {failed}")
-        for what, text in mutants(source(original)):
-            changed = FOLDER / "mutant" / original.name
-            changed.parent.mkdir(exist_ok=True)
+    if failed := failure(tests_of(sorted({path for paths in kernels.values() for path in paths})), "race"):
+        sys.exit(f"the tests fail without any change: {failed}")
+    survivors = 0
+    for source in sources:
+        changed = copy / source.relative_to(CSRC)
+        tests, in_copy = tests_of(kernels[source]), {path: copy / path.relative_to(CSRC) for path in kernels[source]}
+        for what, text in mutants(source.read_text()):
             changed.write_text(text)
-            build(FOLDER, "mutant/_C_simt.so", mutant=(original, changed))
-            noticed = test(tests, "mutant")
+            build(FOLDER, "mutant/_C_simt.so", mutants=in_copy)
+            noticed = failure(tests, "mutant")
             survivors += noticed is None
-            print(f"{original.name}, {what}: {noticed or 'NOT NOTICED'}", flush=True)
+            print(f"{source.relative_to(ROOT)}:{what}: {noticed or 'NOT NOTICED'}", flush=True)
+        shutil.copyfile(source, changed)
     sys.exit(f"{survivors} mutants were not noticed" if survivors else 0)
 
 

@@ -8,6 +8,7 @@ instruments them, and nothing else, for the race detector.
 import subprocess
 import sys
 import sysconfig
+from collections.abc import Mapping
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
@@ -38,7 +39,7 @@ def torch_flags() -> tuple[str, str]:
     ), f"-shared -L{torch_root}/lib -Wl,-rpath,{torch_root}/lib -ltorch_cpu -lc10"
 
 
-def rules(extension: bool, mutant: tuple[Path, Path] | None) -> str:
+def rules(extension: bool, mutants: Mapping[Path, Path]) -> str:
     """The text of build.ninja."""
     lines = [
         "rule compile",
@@ -76,17 +77,16 @@ def rules(extension: bool, mutant: tuple[Path, Path] | None) -> str:
             flags = {path: (KERNELS if path.suffix == ".cu" else COMPILE)[kind] for path in sources}
             objects = {path: compile_(path, flags[path], kind) for path in sources}
             link(f"{kind}/_C_simt.so", [*objects.values(), *emulator], f"{LINK[kind]} {to_link}")
-            if mutant and kind == "race":
-                original, changed = mutant
-                objects[original] = compile_(changed, f"{flags[original]} -I{original.parent}", kind)
+            if mutants and kind == "race":
+                objects |= {path: compile_(changed, flags[path], kind) for path, changed in mutants.items()}
                 link("mutant/_C_simt.so", [*objects.values(), *emulator], to_link)
     return "\n".join(lines) + "\n"
 
 
-def build(folder: Path, *targets: str, mutant: tuple[Path, Path] | None = None) -> None:
-    """Build into a folder; ``mutant`` is a source and its replacement in the target mutant/_C_simt.so."""
+def build(folder: Path, *targets: str, mutants: Mapping[Path, Path] | None = None) -> None:
+    """Build into a folder; ``mutants`` are sources and what replaces them in the target mutant/_C_simt.so."""
     folder.mkdir(parents=True, exist_ok=True)
-    text = rules(any(target.endswith(".so") for target in targets), mutant)
+    text = rules(any(target.endswith(".so") for target in targets), mutants or {})
     (folder / "build.ninja").write_text(text)
     command = ["env", "-u", "LD_PRELOAD", "ninja", "-C", folder, "--quiet", *targets]  # no sanitizer for the compiler
     done = subprocess.run(command, capture_output=True, text=True)

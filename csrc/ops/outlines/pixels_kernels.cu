@@ -123,15 +123,14 @@ class RleColumns {
     const int64_t length = p_.runs.length(m);
     int64_t position = 0;
     bool negative = false;
-    for (int64_t first = 0; first < length; first += kThreads) {
+    for (int64_t first = 0; first <= length; first += kThreads) {
       const int64_t k = first + threadIdx.x, count = k < length ? counts[k] : 0;
       int64_t total;
       const int64_t end = position + block_scan<kThreads>(count, total);
       negative |= count < 0;
-      if (k < length) starts[k] = static_cast<int32_t>(end - count);
+      if (k <= length) starts[k] = static_cast<int32_t>(end - count);
       position += total;
     }
-    if (threadIdx.x == 0) starts[length] = static_cast<int32_t>(position);
     const bool fits = !__syncthreads_or(negative || position != p_.height * p_.width);
     starts_ = starts;
     length_ = fits ? length : 0;
@@ -209,7 +208,8 @@ __device__ void join(int32_t* parents, int64_t a_in, int64_t b_in) {
   }
 }
 
-// Lays out the shape and fills in its runs; false where the memory is too small for it.
+// Lays out the shape and fills in its runs; false where the memory is too small for it. The first write comes after a
+// barrier, so that no thread is still at the shape before.
 template <class Source>
 __device__ bool find_runs(Source& source, int64_t m, unsigned char* memory, int64_t bytes, Shape& shape) {
   const int64_t lines = source.num_lines(), numbers = source.num_numbers(m);
@@ -390,7 +390,6 @@ __global__ void __launch_bounds__(kThreads, kBlocks)
           });
     }
     if (!offsets && threadIdx.x == 0) lengths[m] = at;  // 0 until a slot has it
-    __syncthreads();                                    // before the next shape
   }
 }
 
