@@ -16,7 +16,7 @@ import torch
 
 import polarmask
 from polarmask.checkpoint import list_checkpoints
-from polarmask.trainer import TERMINATED, train
+from polarmask.trainer import TERMINATED
 from polarmask.trainer import main as train_main
 
 TINY = """
