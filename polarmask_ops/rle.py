@@ -106,8 +106,8 @@ class RLE:
     def to_coco(self) -> list[dict[str, Any]]:
         """A list of {"size": [H, W], "counts": bytes}, compressed, as ``pycocotools.mask.encode`` gives it.
 
-        JSON wants text: ``counts.decode()``. ``from_coco`` takes both. On a GPU the host waits for the length, and for the
-        strings.
+        JSON wants text: ``counts.decode()``. ``from_coco`` takes both. On a GPU the host waits, for the length and for
+        the strings.
         """
         strings, offsets = torch.ops.polarmask.rle_to_strings(self.counts, self.offsets)
         text, ends = strings.cpu().numpy().tobytes(), offsets.tolist()
