@@ -104,7 +104,7 @@ __global__ void __launch_bounds__(kThreads) resolve_kernel(NmsParams<Geometry> p
   const int64_t before = *p.scratch.num_kept;
   const int64_t words = min_of(ceil_div(p.in.count - begin, kTile), kWords);
   if (threadIdx.x < words) removed[threadIdx.x] = p.scratch.dead[begin / kTile + threadIdx.x];
-  __syncthreads();
+  __syncthreads();  // where nothing is left to keep: before the new number kept
   int64_t total = before;
   for (int64_t word = 0; word < words && total < p.rule.max_output; ++word) {
     const Word* const rows = p.scratch.conflicts + word * kTile * kWords;
