@@ -431,6 +431,17 @@ class TestKernels:
         rle = RLE.from_masks(masks)
         self.agree(from_rle, counts=rle.counts, offsets=rle.offsets, size=rle.size, keep=keep)
 
+    @pytest.mark.smoke
+    def test_largest_in_a_bay(self):
+        """Many gaps are joined before the bay in which the largest component lies turns out to open."""
+        mask = torch.zeros(1, 20, 160, dtype=torch.bool)
+        mask[0, 2, 100:140] = mask[0, 2:, 100] = mask[0, 2:, 139] = True
+        mask[0, 6:14, 105:135] = True
+        mask[0, -1, :100:2] = True
+        self.agree(outlines_from_masks, masks=mask)
+        rle = RLE.from_masks(mask.mT)
+        self.agree(from_rle, counts=rle.counts, offsets=rle.offsets, size=rle.size)
+
     def test_masks_that_begin_anywhere(self):
         """Whole words are read only where they are aligned."""
         flat = random_masks(1, 1, 2 * 5 * 64 + 1).flatten()
