@@ -27,6 +27,7 @@ Record = dict[str, Any]
 COLORS = ("#1b6ca8", "#d1495b", "#edae49", "#66a182", "#8d6a9f")
 SUMMARY = re.compile(r"(?<=<!-- written by make bench -->\n).*?(?=<!-- /written by make bench -->)", re.DOTALL)
 LATENCY = "predict"  # races of this name
+SAMPLES = "a training sample"  # the race of this name
 YARDSTICKS = ("copy", "multiply", "convolution in bfloat16")  # races of the machine, where "ours" is torch
 
 
@@ -159,6 +160,9 @@ def page(machine: Record, run: Run, name: str) -> str:
         table(
             ["network", "runner", *_columns(threads, ", p50 s"), *_columns(threads, ", p95 s"), "rounds"], latency(run)
         ),
+        "## Training samples",
+        "Samples a second of one worker, image and instances moved and targets made; a bitmap pipeline beside it.",
+        table(["sample", "runner", *_columns(threads, ", a second")], samples(run)),
         "## Growth",
         f"![Time by what it should be linear in]({name}-growth.svg)",
         "## Memory",
@@ -243,6 +247,15 @@ def latency(run: Run) -> list[list[str]]:
             cells = [["–" if found is None else f"{found[p]:.2f}" for found in each] for p in ("p50", "p95")]
             rounds = ", ".join(str(found["rounds"]) for found in each if found)
             rows.append([f"{record['race']}: {record['case']}", record["runner"], *cells[0], *cells[1], rounds])
+    return rows
+
+
+def samples(run: Run) -> list[list[str]]:
+    rows = []
+    for record in run.first():
+        if record["race"] == SAMPLES:
+            rates = [1 / run.with_threads(record, count)["seconds"] for count in run.threads]
+            rows.append([record["case"], record["runner"], *_each(rates, lambda rate: f"{rate:.3g}")])
     return rows
 
 

@@ -23,11 +23,12 @@ from .model import PolarMask
 
 SMOOTH = 3  # outlines are drawn at this multiple of the size and scaled down
 ENLARGE_BELOW = 600  # pixels: smaller images are drawn larger
+TEXT = 2  # times as wide as its object may a text be
 GOLDEN = 0.61803398875  # of the colour circle: neighbours in a list get far apart colours
 
 
 def overlay(image: Tensor, polygons: Tensor, texts: Sequence[str] = ()) -> Image.Image:
-    """An image with coloured polygons on it, and a text at the centre of each.
+    """An image with coloured polygons on it, and a text at the centre of each that is not too small for it.
 
     Parameters
     ----------
@@ -41,16 +42,18 @@ def overlay(image: Tensor, polygons: Tensor, texts: Sequence[str] = ()) -> Image
     canvas, factor = shown(image)
     large = Image.new("RGBA", (canvas.width * SMOOTH, canvas.height * SMOOTH))
     pen = ImageDraw.Draw(large)
-    for n, polygon in enumerate((polygons.cpu() * factor * SMOOTH).tolist()):
+    for n, polygon in enumerate(polygons.cpu() * factor * SMOOTH):
         red, green, blue = _colour(n)
-        points = [tuple(point) for point in polygon]
+        points = [tuple(point) for point in polygon.tolist()]
         pen.polygon(points, fill=(red, green, blue, 60))
         pen.line([*points, points[0]], fill=(red, green, blue, 255), width=SMOOTH + 1)
     canvas.alpha_composite(large.resize(canvas.size, Image.Resampling.BOX))
     pen = ImageDraw.Draw(canvas)
     for text, polygon in zip(texts, polygons.cpu() * factor, strict=False):
         x, y = polygon.mean(0).tolist()
-        pen.text((x, y), text, fill="white", anchor="mm")
+        # A text that is much wider than its object would hide others.
+        if pen.textlength(text) < TEXT * float(polygon[:, 0].amax() - polygon[:, 0].amin()):
+            pen.text((x, y), text, fill="white", anchor="mm")
     return canvas.convert("RGB")
 
 

@@ -1,11 +1,12 @@
 """Files that are there as a whole or not at all."""
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
 
-def write_whole(path: Path, data: bytes) -> None:
-    """Writes a file; a reader never sees half of it, and a failure leaves what was there before.
+def write_whole(path: Path, data: bytes | Iterable[bytes]) -> None:
+    """Writes a file, perhaps in pieces; a reader never sees half of it, and a failure leaves what was there before.
 
     Raises
     ------
@@ -16,7 +17,7 @@ def write_whole(path: Path, data: bytes) -> None:
     part = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
         with part.open("wb") as file:
-            file.write(data)
+            file.writelines([data] if isinstance(data, bytes) else data)
             file.flush()
             os.fsync(file.fileno())
         part.replace(path)

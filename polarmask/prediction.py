@@ -2,10 +2,12 @@
 
 import glob
 import json
-from collections.abc import Iterator, Sequence
+import zlib
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import tifffile
 import torch
 from torch import Tensor
@@ -17,10 +19,13 @@ from .config import Parser
 from .data.images import SUFFIXES, TIFF, LargeTiff, read_image
 from .detector import Detector, load
 from .evaluation import coco_results
+from .files import write_whole
 from .tiles import detect_in_tiles, preview
 
 LARGE = 2048  # pixels: images with a longer side are cut into tiles, and drawn smaller
 TILE = 1024
+ROWS = 256  # of a label image that are drawn at a time
+CHUNK = 4096  # detections that become Python's lists and dicts at a time
 
 
 def predict(
@@ -35,10 +40,10 @@ def predict(
 ) -> None:
     """Detects instances in image files and writes what was found.
 
-    Writes into ``out``: ``overlays/NAME.png``; ``labels/NAME.tif``, int32, where pixels of detection n are n + 1 and
-    better ones lie on top; ``polygons/NAME.json``, the outlines with category and score; ``results.json``, COCO's
-    result format with all scores; ``images.json``, file names by image id. All but the COCO results hold detections
-    with a score of at least ``score_threshold``.
+    Writes into ``out``: ``overlays/NAME.png``; ``labels/NAME.tif``, int32 in compressed strips, where pixels of
+    detection n are n + 1 and better ones lie on top; ``polygons/NAME.json``, the outlines with category and score;
+    ``results.json``, COCO's result format with all scores; ``images.json``, file names by image id. All but the COCO
+    results hold detections with a score of at least ``score_threshold``.
 
     Parameters
     ----------
@@ -67,21 +72,53 @@ def predict(
         tile = LARGE
     for folder in ("overlays", "labels", "polygons"):
         (out / folder).mkdir(parents=True, exist_ok=True)
-    results: list[dict[str, Any]] = []
-    for image_id, (path, image, found) in enumerate(_found(detector, paths, tile, margin, batch), 1):
-        size = _size(image)
-        results += coco_results(found, size, image_id, list(detector.categories))
-        shown = found["scores"] >= score_threshold
-        polygons = found["polygons"][shown]
-        labels = polygons_to_labels(polygons, size, order=torch.arange(len(polygons), device=polygons.device).flip(0))
-        tifffile.imwrite(out / "labels" / f"{path.stem}.tif", labels.cpu().numpy())
-        (out / "polygons" / f"{path.stem}.json").write_text(json.dumps(_polygons(found, shown, detector)))
-        small = image if isinstance(image, Tensor) else preview(image, LARGE)
-        factor = small.shape[2] / size[1]
-        drawn = {**found, "polygons": found["polygons"] * factor}
-        draw.detections(small, drawn, detector, score_threshold).save(out / "overlays" / f"{path.stem}.png")
-    (out / "results.json").write_text(json.dumps(results))
+
+    def results() -> Iterator[dict[str, Any]]:
+        for image_id, (path, image, found) in enumerate(_found(detector, paths, tile, margin, batch), 1):
+            _write(detector, path.stem, image, found, out, score_threshold)
+            for rows in _chunks(len(found["scores"])):
+                part = {name: found[name][rows] for name in ("polygons", "boxes", "labels", "scores")}
+                yield from coco_results(part, _size(image), image_id, list(detector.categories))
+
+    write_whole(out / "results.json", _json(results()))
     (out / "images.json").write_text(json.dumps({n: str(path) for n, path in enumerate(paths, 1)}, indent=2))
+
+
+def write_labels(path: Path, polygons: Tensor, size: tuple[int, int]) -> None:
+    """Writes a label image, int32 TIFF, of which a strip at a time is drawn: where polygon n is on top, n + 1.
+
+    Parameters
+    ----------
+    path : Path
+    polygons : Tensor, shape (N, V, 2), float
+        In pixels; the first one lies on top.
+    size : (int, int)
+        Height and width.
+    """
+    height, width = size
+    polygons = polygons.cpu().double()  # so that moving them changes no coordinate
+    low, high = polygons[..., 1].amin(1), polygons[..., 1].amax(1)
+
+    def strips() -> Iterator[bytes]:
+        for top in range(0, height, ROWS):
+            rows = min(ROWS, height - top)
+            which = torch.nonzero((low < top + rows) & (high > top))[:, 0]
+            drawn = polygons_to_labels(
+                polygons[which] - polygons.new_tensor([0, top]), (rows, width), order=torch.arange(len(which)).flip(0)
+            )
+            numbers = np.concatenate([[0], which.numpy() + 1]).astype("<i4")
+            yield zlib.compress(numbers[drawn.numpy()], 1)
+
+    tifffile.imwrite(
+        path,
+        strips(),
+        shape=size,
+        dtype="<i4",
+        byteorder="<",
+        compression="zlib",
+        rowsperstrip=ROWS,
+        photometric="minisblack",
+    )
 
 
 def find_images(names: Sequence[str | Path]) -> list[Path]:
@@ -128,17 +165,48 @@ def _found(
         yield from together()
 
 
+def _write(
+    detector: Detector,
+    name: str,
+    image: Tensor | LargeTiff,
+    found: dict[str, Tensor],
+    out: Path,
+    score_threshold: float,
+) -> None:
+    """What belongs to one image."""
+    size = _size(image)
+    shown = found["scores"] >= score_threshold
+    write_labels(out / "labels" / f"{name}.tif", found["polygons"][shown], size)
+    write_whole(out / "polygons" / f"{name}.json", _json(_polygons(found, shown, detector)))
+    small = image if isinstance(image, Tensor) else preview(image, LARGE)
+    factor = small.shape[2] / size[1]
+    drawn = {**found, "polygons": found["polygons"] * factor}
+    draw.detections(small, drawn, detector, score_threshold).save(out / "overlays" / f"{name}.png")
+
+
 def _size(image: Tensor | LargeTiff) -> tuple[int, int]:
     return image.size if isinstance(image, LargeTiff) else (image.shape[1], image.shape[2])
 
 
-def _polygons(found: dict[str, Tensor], shown: Tensor, detector: Detector) -> list[dict[str, Any]]:
+def _polygons(found: dict[str, Tensor], shown: Tensor, detector: Detector) -> Iterator[dict[str, Any]]:
     ids, names = list(detector.categories), list(detector.categories.values())
-    rows = zip(*(found[name][shown].tolist() for name in ("labels", "scores", "polygons")), strict=True)
-    return [
-        {"category_id": ids[label], "category": names[label], "score": score, "polygon": polygon}
-        for label, score, polygon in rows
-    ]
+    columns = [found[name][shown] for name in ("labels", "scores", "polygons")]
+    for rows in _chunks(len(columns[0])):
+        for label, score, polygon in zip(*(column[rows].tolist() for column in columns), strict=True):
+            yield {"category_id": ids[label], "category": names[label], "score": score, "polygon": polygon}
+
+
+def _chunks(count: int) -> Iterator[slice]:
+    return (slice(begin, begin + CHUNK) for begin in range(0, count, CHUNK))
+
+
+def _json(entries: Iterable[Any]) -> Iterator[bytes]:
+    """A list, entry by entry."""
+    separator = b"["
+    for entry in entries:
+        yield separator + json.dumps(entry).encode()
+        separator = b", "
+    yield b"[]" if separator == b"[" else b"]"
 
 
 def main(args: Sequence[str] | None = None) -> None:

@@ -1,5 +1,6 @@
 """Detections in images that are too large to go through the network as a whole."""
 
+import math
 from collections.abc import Iterator
 from typing import Protocol
 
@@ -25,9 +26,11 @@ class Windowed(Protocol):
 def detect_in_tiles(detector: Detector, image: Windowed, tile: int = 1024, margin: int = 128) -> dict[str, Tensor]:
     """What ``detector(image)`` gives, in memory that grows with the tile and the detections, not with the image.
 
-    Tiles overlap by twice the margin, which must reach as far as half the largest object: each object belongs to the
-    tile in the middle of which its centre lies, so none is cut at a seam. Polygon NMS removes what two tiles found
-    alike.
+    Each object belongs to the tile in the middle of which its centre lies, and is found where it is seen as a whole:
+    tiles overlap by twice the margin, which must reach as far as half the largest object. The points that may answer
+    for an object lie within ``model.center_radius`` of its centre and two tiles need not choose the same: so each adds
+    that to its middle and its margin, and polygon NMS removes what two tiles found alike. ``model.max_candidates`` and
+    ``max_detections`` count for each tile.
 
     Parameters
     ----------
@@ -47,15 +50,17 @@ def detect_in_tiles(detector: Detector, image: Windowed, tile: int = 1024, margi
         raise ValueError("detect_in_tiles: expected a detector that does not resize its images; it would resize tiles")
     stride = max(detector.config.model.strides)
     tile, margin = (-(-length // stride) * stride for length in (tile, margin))
+    slack = math.ceil(detector.config.model.center_radius) * stride
+    around = margin + slack
     percentiles = detector.config.data.percentiles
     between = None if percentiles is None else limits(preview(image, SAMPLE), percentiles)
     found: list[dict[str, Tensor]] = []
     for top, bottom in _spans(image.size[0], tile):
         for left, right in _spans(image.size[1], tile):
-            y, x = max(top - margin, 0), max(left - margin, 0)
-            (part,) = detector.detect([image[y : bottom + margin, x : right + margin]], between)
+            y, x = max(top - around, 0), max(left - around, 0)
+            (part,) = detector.detect([image[y : bottom + around, x : right + around]], between)
             corner = part["centers"].new_tensor([x, y])
-            low, high = part["centers"].new_tensor([[left, top], [right, bottom]])
+            low, high = part["centers"].new_tensor([[left - slack, top - slack], [right + slack, bottom + slack]])
             centers = part["centers"] + corner
             mine = ((centers >= low) & (centers < high)).all(1)
             moved = {
@@ -80,7 +85,8 @@ def detect_in_tiles(detector: Detector, image: Windowed, tile: int = 1024, margi
 def preview(image: Windowed, side: int) -> Tensor:
     """Every n-th pixel of an image, (3, h, w), neither side much longer than ``side``."""
     step = max(1, *(-(-length // side) for length in image.size))
-    return image[::step, ::step]
+    rows = max(side // step, 1) * step  # at a time: about `side`, whatever the image's height
+    return torch.cat([image[top : top + rows : step, ::step] for top in range(0, image.size[0], rows)], 1)
 
 
 def _spans(length: int, tile: int) -> Iterator[tuple[int, int]]:

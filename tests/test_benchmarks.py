@@ -127,6 +127,7 @@ def test_report(tmp_path):
             ("op", "large", race.OURS, 0.2, {"size": 1000}),
             ("op", "large", "a peer", 1.0, {"size": 1000, "aim": 10}),
             ("predict", "image", race.OURS, 3.0, {}),
+            (report.SAMPLES, "8 instances", race.OURS, 0.25, {}),
         )
     ]
     info = {
@@ -149,12 +150,17 @@ def test_report(tmp_path):
     assert "| op: small | time | ≤ 1000 µs a row | 100 µs | 50 µs | yes |" in page
     assert "takes 4 times as long as in float32" in page
     assert "| predict: image | polarmask_ops | 6.00 | 3.00 | 8.70 | 4.35 | 3, 3 |" in page
+    assert "| 8 instances | polarmask_ops | 4 | 8 |" in page
     assert "| op: large | polarmask_ops | 200 | 100 | – | – | 50% |" in page
     text = readme.read_text()
     assert text.startswith(f"before\n{marks[0]}How many times faster")
     assert text.endswith(marks[1])
     assert "| op: large | a peer | 5× | ≥ 10× |" in text
     assert "old" not in text
+
+
+def test_samples_a_second_are_of_a_race_that_there_is():
+    assert report.SAMPLES in {race.name for race in bench_data.RACES}
 
 
 def test_the_readme_has_a_place_for_the_summary():

@@ -15,7 +15,7 @@ from polarmask_ops import RLE, outlines_to_rle
 
 from ..config import DataConfig
 from .files import Files, logger
-from .images import DataError, image_size, inside
+from .images import DataError, image_size, inside, is_turned
 from .instances import AnnotationError, Instances, Rings, checked_rings
 from .json_index import entries
 
@@ -25,7 +25,7 @@ COCO_LIMIT = 1e6  # pixels: evaluation programs crash on larger coordinates, and
 class Coco(Files):
     """A JSON file of COCO's format and a folder of images.
 
-    Labels count the categories in the order of their ids. Of the file the places of its entries are kept, 24 bytes an
+    Labels count the categories in the order of their ids. Of the file the places of its entries are kept, 32 bytes an
     annotation, and the categories: entries are read when they are asked for.
 
     Parameters
@@ -83,7 +83,13 @@ class Coco(Files):
         image = self.image(index)
         stated = (image.get("height", size[0]), image.get("width", size[1]))
         if stated != size:
-            raise DataError(f"{self.path(index)}: expected height and width {size} in {self.file}, got {stated}")
+            path = self.path(index)
+            why = ""
+            if stated == size[::-1] and is_turned(path):
+                why = (
+                    ", as the image is without its EXIF orientation: annotate what is shown, or remove the orientation"
+                )
+            raise DataError(f"{path}: expected height and width {size} in {self.file}, got {stated}{why}")
         found = Instances(size)
         for entry in self.annotations(index):
             id, crowd = entry.get("id", "without id"), bool(entry.get("iscrowd", 0))

@@ -1,20 +1,32 @@
 """Image files, label images among them, from whoever wrote them."""
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import tifffile
 import torch
-from PIL import Image
+from PIL import ExifTags, Image
 from torch import Tensor
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp"}
 TIFF = {".tif", ".tiff"}
 MAX_PIXELS = 2 * (Image.MAX_IMAGE_PIXELS or 2**27)  # where Pillow refuses: a small file may unpack to any size
 MAX_LARGE_PIXELS = 2**31 - 1  # which label images are counted with
+CACHE = 2**28  # bytes of decoded strips or tiles: those that a row of windows of a large image meets
+LARGEST_PIECE = 2**30  # bytes; twice as many are needed while it is decoded
+UPRIGHT = {  # what undoes an EXIF orientation
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 MAX_CHANNELS = 16  # an axis without a name that is longer than this is not taken for channels
 
 
@@ -24,6 +36,8 @@ class DataError(ValueError):
 
 def read_image(path: Path, channels: Sequence[int] | None = None) -> Tensor:
     """An image file as (3, H, W), float32, integers from 0 to 1 by the range of their type.
+
+    It is turned upright as its EXIF orientation says, in any format but TIFF.
 
     Parameters
     ----------
@@ -42,15 +56,18 @@ def read_image(path: Path, channels: Sequence[int] | None = None) -> Tensor:
 
 
 class LargeTiff:
-    """A TIFF of any size, of which a part at a time becomes an image.
+    """A TIFF of any size, of which a part at a time is read and becomes an image.
 
-    Where it is not compressed it stays on disk; else it is held in memory, in its own type.
+    Where its pixels lie in the file as they do in memory they are mapped while a part is copied. Else the strips or
+    tiles that a part meets are decoded, and the latest of them kept: ``CACHE`` bytes, or one of each plane where that
+    is more. What only Pillow can decode is read as a whole.
 
     Parameters
     ----------
     path : Path
     channels : sequence of 1 to 3 int, optional
-        See :func:`read_image`, which also says what is raised.
+        See :func:`read_image`, which also says what is raised. DataError too where strips or tiles are larger than
+        ``LARGEST_PIECE``, such as a large image compressed as a single strip.
 
     Attributes
     ----------
@@ -60,12 +77,13 @@ class LargeTiff:
 
     def __init__(self, path: Path, channels: Sequence[int] | None = None) -> None:
         self.path, self.channels = path, channels
-        self.pixels: np.ndarray = _guarded(path, _large)
-        self.size: tuple[int, int] = self.pixels.shape[:2]
+        self.size: tuple[int, int]
+        self.size, self._read = _guarded(path, _in_parts)
 
     def __getitem__(self, window: tuple[slice, slice]) -> Tensor:
         """Rows and columns, (3, h, w) float32."""
-        return _as_image(self.path, np.ascontiguousarray(self.pixels[window]), self.channels)
+        pixels = _guarded(self.path, lambda _: np.ascontiguousarray(self._read(window)))
+        return _as_image(self.path, pixels, self.channels)
 
 
 def read_labels(path: Path) -> np.ndarray:
@@ -87,7 +105,7 @@ def read_labels(path: Path) -> np.ndarray:
 
 
 def image_size(path: Path) -> tuple[int, int]:
-    """Height and width of an image file, of which only the header is read."""
+    """Height and width of an image file, upright as :func:`read_image` gives it; only the header is read."""
 
     def shape(path: Path) -> tuple[int, int]:
         if path.suffix.lower() in TIFF:
@@ -95,9 +113,19 @@ def image_size(path: Path) -> tuple[int, int]:
                 shape, axes = _plane(path, file)
                 return shape[axes.index("Y")], shape[axes.index("X")]
         with Image.open(path) as image:
-            return image.height, image.width
+            return (image.width, image.height) if _orientation(image) >= 5 else (image.height, image.width)
 
     return _guarded(path, shape)
+
+
+def is_turned(path: Path) -> bool:
+    """Whether the EXIF orientation of an image file exchanges its height and width."""
+
+    def turned(path: Path) -> bool:
+        with Image.open(path) as image:
+            return _orientation(image) >= 5
+
+    return path.suffix.lower() not in TIFF and _guarded(path, turned)
 
 
 def inside(folder: Path, name: Any) -> Path:
@@ -132,14 +160,96 @@ def _as_image(path: Path, pixels: np.ndarray, channels: Sequence[int] | None) ->
     return image.contiguous()
 
 
-def _large(path: Path) -> np.ndarray:
+Window: TypeAlias = tuple[slice, slice]  # rows and columns
+
+
+def _in_parts(path: Path) -> tuple[tuple[int, int], Callable[[Window], np.ndarray]]:
+    """Height and width of a TIFF, and what reads a window of it, (h, w) or (h, w, C)."""
     with tifffile.TiffFile(path) as file:
         shape, axes = _plane(path, file, MAX_LARGE_PIXELS)
+        size = (shape[axes.index("Y")], shape[axes.index("X")])
         series = file.series[0]
-        on_disk = series.dataoffset is not None
-        values = tifffile.memmap(path, mode="r") if on_disk else series.asarray()
-    order = [axes.index("Y"), axes.index("X"), *(k for k, axis in enumerate(axes) if axis not in "YX")]
-    return values.reshape(shape).transpose(order)
+        _check_numbers(path, series.dtype)
+        if series.dataoffset is None:
+            try:
+                return size, _Pieces(path, series, size)
+            except ValueError as error:
+                if "imagecodecs" not in str(error) or size[0] * size[1] > MAX_PIXELS:
+                    raise
+                return size, _pillow(path, labels=False).__getitem__
+        kind = np.dtype(series.dtype).newbyteorder(file.byteorder)
+
+        def mapped(window: Window) -> np.ndarray:
+            # Mapped anew for each window: what has been read leaves the process's memory with the map.
+            pixels = np.memmap(path, kind, "r", series.dataoffset, tuple(shape))
+            return _channels_last(pixels, axes)[window]
+
+        mapped((slice(0), slice(0)))  # raises where the file is too short
+        return size, mapped
+
+
+class _Pieces:
+    """Windows of a TIFF in strips or tiles."""
+
+    def __init__(self, path: Path, series: tifffile.TiffPageSeries, size: tuple[int, int]) -> None:
+        self.path, self.size = path, size
+        first = series.keyframe
+        self.decode, self.tables = first.decode, first.jpegtables
+        self.planes = first.samplesperpixel if first.planarconfig == 2 else 1  # of a page, each in pieces of its own
+        self.samples = first.samplesperpixel // self.planes
+        self.piece = (first.tilelength, first.tilewidth) if first.is_tiled else (first.rowsperstrip, first.imagewidth)
+        self.piece = (min(self.piece[0], size[0]), self.piece[1])
+        self.pages = [(page.dataoffsets, page.databytecounts) for page in series.pages if page is not None]
+        self.dtype = series.dtype
+        pieces = self.planes * int(np.prod([-(-side // step) for side, step in zip(size, self.piece, strict=True)]))
+        channels = len(self.pages) * first.samplesperpixel
+        if channels != series.size // (size[0] * size[1]) or any(len(each[0]) != pieces for each in self.pages):
+            raise DataError(f"{path}: expected pages of {pieces} strips or tiles each, for {series.size} values in all")
+        end = max(max(map(sum, zip(offsets, counts, strict=True))) for offsets, counts in self.pages)
+        if end > path.stat().st_size:
+            raise DataError(f"{path}: expected a file of at least {end} bytes, got {path.stat().st_size}")
+        one = int(np.prod([float(side) for side in self.piece])) * self.samples * self.dtype.itemsize
+        of_all_planes = one * self.planes * len(self.pages)
+        if of_all_planes > LARGEST_PIECE:
+            raise DataError(
+                f"{path}: expected strips or tiles of at most {LARGEST_PIECE} bytes, of all planes together, got "
+                f"{of_all_planes}: such a file cannot be read in parts; write it again, uncompressed or in tiles"
+            )
+        self.decoded = lru_cache(max(CACHE, of_all_planes) // max(one, 1))(self._decoded)
+        self.decoded(0, 0)  # raises where the codec is missing
+
+    def __call__(self, window: Window) -> np.ndarray:
+        rows, columns = (np.arange(side)[part] for side, part in zip(self.size, window, strict=True))
+        layers = len(self.pages) * self.planes
+        result = np.zeros((layers, len(rows), len(columns), self.samples), self.dtype)
+        height, width = self.piece
+        down, across = (-(-side // step) for side, step in zip(self.size, self.piece, strict=True))
+        for i in np.unique(rows // height).tolist():
+            to_rows = rows // height == i
+            for j in np.unique(columns // width).tolist():
+                to_columns = columns // width == j
+                there = np.ix_(rows[to_rows] - i * height, columns[to_columns] - j * width)
+                for layer in range(layers):
+                    page, plane = divmod(layer, self.planes)
+                    pixels = self.decoded(page, (plane * down + i) * across + j)
+                    if pixels is not None:  # what is missing is 0
+                        result[layer][np.ix_(to_rows, to_columns)] = pixels[there]
+        return result[0] if layers == 1 else result[..., 0].transpose(1, 2, 0)
+
+    def _decoded(self, page: int, index: int) -> np.ndarray | None:
+        """A strip or tile, (h, w, samples)."""
+        offset, count = (of[index] for of in self.pages[page])
+        if not count:
+            return None
+        with self.path.open("rb") as file:
+            file.seek(offset)
+            pixels = self.decode(file.read(count), index, jpegtables=self.tables)[0]
+        return None if pixels is None else pixels[0]
+
+
+def _channels_last(pixels: np.ndarray, axes: str) -> np.ndarray:
+    """As (H, W) or (H, W, C)."""
+    return pixels.transpose([axes.index("Y"), axes.index("X"), *(k for k, axis in enumerate(axes) if axis not in "YX")])
 
 
 def _read(path: Path, labels: bool) -> np.ndarray:
@@ -155,13 +265,11 @@ def _read(path: Path, labels: bool) -> np.ndarray:
                     if "imagecodecs" not in str(error):
                         raise
                     return _pillow(path, labels)  # knows LZW and JPEG by itself
-            order = [axes.index("Y"), axes.index("X"), *(k for k, axis in enumerate(axes) if axis not in "YX")]
-            return values.transpose(order)
+            return _channels_last(values, axes)
         return _pillow(path, labels)
 
     values = _guarded(path, pixels)
-    if values.dtype.kind not in "buif":
-        raise DataError(f"{path}: expected pixels that are numbers, got {values.dtype}")
+    _check_numbers(path, values.dtype)
     return values.astype(np.float32) if values.dtype == np.bool_ and not labels else values
 
 
@@ -180,14 +288,27 @@ def _guarded(path: Path, read: Any) -> Any:
 
 
 def _pillow(path: Path, labels: bool) -> np.ndarray:
-    with Image.open(path) as image:
-        _check_pixels(path, image.height, image.width)
+    with Image.open(path) as file:
+        _check_pixels(path, file.height, file.width)
+        turn = UPRIGHT.get(_orientation(file))
+        image = file if turn is None else file.transpose(turn)
         plain = ("L", "I", "F", "I;16", "I;16B", "I;16L", *(("P",) if labels else ()))
         if image.mode in plain:
             return np.asarray(image)
         if labels and image.mode != "1":
             raise DataError(f"{path}: expected a label image of one channel, got mode {image.mode}")
         return np.asarray(image.convert("L" if image.mode == "1" else "RGB"))
+
+
+def _orientation(image: Image.Image) -> int:
+    """By EXIF, from 1; what stands in the header only: no pixel is read."""
+    if "exif" not in image.info:
+        return 1
+    try:
+        value = image.getexif().get(ExifTags.Base.Orientation)
+    except Exception:  # broken EXIF is no reason not to see the image
+        return 1
+    return value if isinstance(value, int) and 1 <= value <= 8 else 1
 
 
 def _plane(path: Path, file: tifffile.TiffFile, max_pixels: int = MAX_PIXELS) -> tuple[list[int], str]:
@@ -202,6 +323,11 @@ def _plane(path: Path, file: tifffile.TiffFile, max_pixels: int = MAX_PIXELS) ->
         raise DataError(f"{path}: expected one image, got a stack of shape {series.shape}, axes {series.axes}")
     _check_pixels(path, *shape, limit=max_pixels)
     return shape, axes
+
+
+def _check_numbers(path: Path, dtype: np.dtype) -> None:
+    if dtype.kind not in "buif":
+        raise DataError(f"{path}: expected pixels that are numbers, got {dtype}")
 
 
 def _check_pixels(path: Path, *shape: int, limit: int = MAX_PIXELS) -> None:

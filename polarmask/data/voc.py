@@ -20,7 +20,8 @@ class Voc(Files):
     """A folder like Pascal VOC's: JPEGImages, SegmentationObject, SegmentationClass, ImageSets/Segmentation.
 
     The pixels of an instance have one value in SegmentationObject; most of them say its class in SegmentationClass.
-    Void pixels are nobody's.
+    Void pixels are a crowd, neither object nor background: one of each class that the image shows, for COCO's
+    evaluation compares class by class.
 
     Parameters
     ----------
@@ -58,7 +59,8 @@ class Voc(Files):
 
     def instances(self, index: int, size: tuple[int, int]) -> Instances:
         objects, classes = (self._labels(folder, index, size) for folder in ("SegmentationObject", "SegmentationClass"))
-        objects[(objects == VOID) | (classes == VOID)] = 0
+        void = (objects == VOID) | (classes == VOID)
+        objects[void] = 0
         matter = objects > 0
         values, owner = np.unique(objects[matter], return_inverse=True)
         votes = np.zeros((len(values), VOID + 1), np.int64)
@@ -71,6 +73,9 @@ class Voc(Files):
         for value, number in zip(values[unknown].tolist(), numbers[unknown].tolist(), strict=True):
             expected = f"expected a class from 1 to {len(self.categories)}, got {number}"
             found.problems.append((value, AnnotationError("unknown category", expected)))
+        if void.any():
+            for label in sorted(set(found.labels)):
+                found.add("void", label, labels_to_rle(void.astype(np.int64))[1], crowd=True)
         return found
 
     def _labels(self, folder: str, index: int, size: tuple[int, int]) -> np.ndarray:

@@ -12,10 +12,10 @@ from pycocotools import mask as coco_mask
 
 from polarmask.config import DataConfig
 from polarmask.data import Coco, DataError, LabelImages, Voc, Yolo, open_data
-from polarmask.data.images import image_size, inside, read_image, read_labels
+from polarmask.data.images import image_size, inside, is_turned, read_image, read_labels
 from polarmask.data.json_index import entries
 from polarmask.trainer import main as train_main
-from polarmask_ops import outlines_to_labels, outlines_to_rle
+from polarmask_ops import outlines_to_labels, outlines_to_masks, outlines_to_rle
 
 CLASSES = {"coco": Coco, "yolo": Yolo, "stardist": LabelImages, "cellpose": LabelImages, "voc": Voc}
 
@@ -143,6 +143,28 @@ def test_crowds_may_be_background(tmp_path):
     assert several(tmp_path, crowd="background")[0].ignore.tolist() == [False, False]
 
 
+def test_void_is_neither_object_nor_background(tmp_path):
+    root = made_sets.voc(tmp_path / "set")
+    folders = [root / name for name in ("SegmentationObject", "SegmentationClass")]
+    for folder in folders:
+        pixels = np.array(Image.open(folder / "0.png"))
+        pixels[6:10, 4:20] = 255  # the upper third of the first object, of class a
+        pixels[44:48, :4] = 255  # and beside all
+        Image.fromarray(pixels).save(folder / "0.png")
+    data = open_data(root)
+    sample = data[0]
+    assert float(sample.outlines[0].areas()) == 16 * 8
+    # Of either class that the image shows, for COCO compares class by class.
+    assert sample.labels[sample.ignore].tolist() == [0, 1]
+    for void in outlines_to_masks(sample.outlines[sample.ignore], made_sets.SIZE):
+        assert void.sum() == 4 * 16 + 4 * 4
+        assert void[6:10, 4:20].all()
+        assert void[44:, :4].all()
+    truth = [entry for entry in data.ground_truth()["annotations"] if entry["iscrowd"]]
+    assert [(entry["image_id"], entry["category_id"], entry["area"]) for entry in truth] == [(1, 1, 80), (1, 2, 80)]
+    assert not open_data(root, config=DataConfig(crowd="background"))[0].ignore.any()
+
+
 # Images.
 
 
@@ -182,6 +204,59 @@ def test_modes_of_pillow(tmp_path, mode):
     read = read_image(tmp_path / f"image.{suffix}")
     assert read.shape == (3, 3, 4)
     assert read.mean() == pytest.approx(255 / 65535 if mode == "I;16" else 1, abs=0.01)
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png", "webp"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_images_are_upright(tmp_path, orientation, suffix):
+    """As orientation says, the first row and column of the file are these sides of the scene."""
+    row, column = {
+        1: ("top", "left"),
+        2: ("top", "right"),
+        3: ("bottom", "right"),
+        4: ("bottom", "left"),
+        5: ("left", "top"),
+        6: ("right", "top"),
+        7: ("right", "bottom"),
+        8: ("left", "bottom"),
+    }[orientation]
+    scene = np.zeros((16, 32, 3), np.uint8)
+    scene[:8, :8] = 250  # bright at the upper left
+    stored = scene.transpose(1, 0, 2) if row in ("left", "right") else scene
+    stored = stored[::-1] if row in ("bottom", "right") else stored
+    stored = stored[:, ::-1] if column in ("bottom", "right") else stored
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    path = tmp_path / f"image.{suffix}"
+    Image.fromarray(np.ascontiguousarray(stored)).save(path, exif=exif, quality=95)
+    image = read_image(path)
+    assert image_size(path) == tuple(image.shape[1:]) == (16, 32)
+    assert (image[0] - torch.from_numpy(scene[..., 0] / 255)).abs().max() < 0.1
+    assert is_turned(path) == (orientation >= 5)
+
+
+@pytest.mark.parametrize("value", [0, 9, 700])
+def test_orientations_that_there_are_not(tmp_path, value):
+    exif = Image.Exif()
+    exif[0x0112] = value
+    Image.new("RGB", (4, 3)).save(tmp_path / "image.jpg", exif=exif)
+    assert image_size(tmp_path / "image.jpg") == tuple(read_image(tmp_path / "image.jpg").shape[1:]) == (3, 4)
+    Image.new("RGB", (4, 3)).save(tmp_path / "broken.jpg", exif=b"Exif\0\0MM\0*\xff\xff\xff\xff")
+    assert read_image(tmp_path / "broken.jpg").shape == (3, 3, 4)
+
+
+def test_annotations_of_what_is_not_upright_are_named(tmp_path):
+    file = made_sets.write_coco(tmp_path / "set", [{"segmentation": [made_sets.SQUARE]}], (60, 40))
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (60, 40)).save(tmp_path / "set" / "image.png", exif=exif)
+    assert open_data(file)[0].size == (60, 40)
+    made_sets.write_coco(tmp_path / "set", [{"segmentation": [made_sets.SQUARE]}], (40, 60))
+    Image.new("RGB", (60, 40)).save(tmp_path / "set" / "image.png", exif=exif)
+    with pytest.raises(
+        DataError, match=r"image\.png: expected height and width \(60, 40\).*without its EXIF orientation"
+    ):
+        open_data(file)[0]
 
 
 def test_tiffs_that_need_other_codecs(tmp_path):

@@ -1,18 +1,25 @@
 """Prediction in tiles: what the whole image would give, in bounded memory."""
 
 import json
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 import tifffile
 import torch
+from PIL import Image
 from torch import nn
 
 import polarmask
 from polarmask.data.images import DataError, LargeTiff, read_image
 from polarmask.detector import Detector
-from polarmask.prediction import find_images, predict
+from polarmask.evaluation import coco_results, compare
+from polarmask.prediction import find_images, predict, write_labels
 from polarmask.tiles import detect_in_tiles
+from polarmask_ops import outlines_to_masks, polygons_to_labels, polygons_to_masks, rays_to_polygons
 
 
 class Spots(nn.Module):
@@ -123,3 +130,170 @@ def test_batches_and_patterns(spots, tmp_path):
         predict(spots, [tmp_path / "*.tif"], tmp_path / "out", batch=batch)
         results = json.loads((tmp_path / "out" / "results.json").read_text())
         assert [(r["image_id"], r["bbox"][0]) for r in results] == [(n + 1, n + 0.5) for n in range(5)]
+
+
+@pytest.mark.parametrize("shape", [(53, 71), (53, 71, 3), (3, 53, 71), (5, 53, 71)])
+@pytest.mark.parametrize("layout", [{"tile": (16, 32)}, {"rowsperstrip": 7}, {"compression": "zlib"}, {"predictor": 2}])
+@pytest.mark.parametrize("byteorder", ["<", ">"])
+def test_strips_and_tiles(tmp_path, monkeypatch, shape, layout, byteorder):
+    monkeypatch.setattr("polarmask.data.images.CACHE", 2000)  # some are decoded again
+    layout = {**layout, "compression": "zlib"} if "predictor" in layout else layout
+    path, kind = tmp_path / "large.tif", {"photometric": "rgb" if shape[-1] == 3 else "minisblack"}
+    if shape[0] == 3:
+        kind = {"photometric": "rgb", "planarconfig": "separate"}
+    if shape[0] == 5:
+        kind["metadata"] = {"axes": "CYX"}
+    pixels = np.random.default_rng(0).integers(0, 65535, shape).astype(np.uint16)
+    tifffile.imwrite(path, pixels, byteorder=byteorder, **kind, **layout)
+    channels = [4, 1] if shape[0] == 5 else None
+    large, whole = LargeTiff(path, channels), read_image(path, channels)
+    assert large.size == (53, 71)
+    for window in (
+        (slice(None), slice(None)),
+        (slice(7, 30), slice(60, 90)),
+        (slice(15, 17), slice(31, 33)),
+        (slice(3, 50, 20), slice(None, None, 3)),
+        (slice(5, 5), slice(0, 3)),
+    ):
+        assert torch.equal(large[window], whole[(slice(None), *window)])
+
+
+def test_what_cannot_be_read_in_parts_says_so(tmp_path, monkeypatch):
+    path = tmp_path / "large.tif"
+    tifffile.imwrite(path, np.zeros((50, 70), np.uint8), compression="zlib", rowsperstrip=50)
+    assert LargeTiff(path).size == (50, 70)
+    monkeypatch.setattr("polarmask.data.images.LARGEST_PIECE", 50 * 70 - 1)
+    with pytest.raises(DataError, match=r"large\.tif: expected strips or tiles of at most 3499 bytes.* got 3500"):
+        LargeTiff(path)
+
+
+def test_codecs_that_only_pillow_has(tmp_path, monkeypatch):
+    pixels = np.arange(3500, dtype=np.uint16).reshape(50, 70)
+    Image.fromarray(pixels).save(tmp_path / "lzw.tif", compression="tiff_lzw")
+    large = LargeTiff(tmp_path / "lzw.tif")
+    assert torch.equal(large[7:30, 5:9], read_image(tmp_path / "lzw.tif")[:, 7:30, 5:9])
+
+
+@pytest.mark.parametrize("layout", [{}, {"tile": (16, 32), "compression": "zlib"}])
+def test_large_files_that_are_broken(tmp_path, layout):
+    path = tmp_path / "large.tif"
+    tifffile.imwrite(path, np.random.default_rng(0).integers(0, 255, (50, 70), np.uint8), **layout)
+    content = path.read_bytes()
+    path.write_bytes(content[:-200])
+    with pytest.raises(DataError, match=r"large\.tif"):
+        LargeTiff(path)[:, :]
+    if layout:
+        path.write_bytes(content[:-200] + bytes(200))
+        with pytest.raises(DataError, match=r"large\.tif: cannot be read"):
+            LargeTiff(path)[:, :]
+
+
+@pytest.mark.parametrize("size", [(40, 60), (700, 90)])
+def test_labels_in_strips_are_those_of_the_whole(tmp_path, size):
+    generator = torch.Generator().manual_seed(0)
+    corner = torch.tensor([size[1], size[0]])
+    centers = torch.rand(300, 2, generator=generator) * (corner + 40) - 20
+    polygons = rays_to_polygons(centers, 30 * torch.rand(300, 16, generator=generator))
+    polygons[7, 3] = torch.nan
+    write_labels(tmp_path / "labels.tif", polygons, size)
+    want = polygons_to_labels(polygons, size, order=torch.arange(300).flip(0))
+    got = tifffile.imread(tmp_path / "labels.tif")
+    assert got.dtype == np.int32
+    np.testing.assert_array_equal(got, want.numpy())
+    write_labels(tmp_path / "none.tif", polygons[:0], size)
+    assert not tifffile.imread(tmp_path / "none.tif").any()
+
+
+PREDICT = """
+import resource, sys, threading, time
+import torch
+torch.set_num_threads(1)
+from pathlib import Path
+from test_tiles import Spots
+import polarmask
+from polarmask.detector import Detector
+from polarmask.prediction import predict
+
+shared = 0
+def watch():
+    global shared
+    while True:
+        lines = dict(line.split(":") for line in Path("/proc/self/status").read_text().splitlines())
+        shared = max(shared, int(lines["RssFile"].split()[0]))
+        time.sleep(0.05)
+
+if Path("/proc/self/status").exists():
+    threading.Thread(target=watch, daemon=True).start()
+config = polarmask.load_config("nuclei")
+predict(Detector(Spots(), config, {1: "spot"}), sys.argv[1:2], sys.argv[2])
+peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+print(peak * (1 if sys.platform == "darwin" else 1024), shared * 1024)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("layout", [{}, {"tile": (256, 256), "compression": "zlib"}, {"compression": "zlib"}])
+def test_a_very_large_image_in_bounded_memory(tmp_path, layout):
+    """20,000 × 20,000 pixels, 16 bits: as float32 they would be 4.8 GB, the labels alone are 1.6 GB."""
+    side, apart = 20_000, 250
+    path = tmp_path / "large.tif"
+    count = side // apart
+    spot = np.zeros((apart, side), np.uint16)
+    spot[apart // 2, apart // 2 :: apart] = 60_000
+    if layout:
+        rows = np.tile(spot, (count, 1))
+        tifffile.imwrite(path, rows, **layout)
+        del rows
+    else:
+        tifffile.imwrite(path, (row for _ in range(count) for row in spot), shape=(side, side), dtype=np.uint16)
+    paths = os.pathsep.join([str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])])
+    found = subprocess.run(
+        [sys.executable, "-c", PREDICT, str(path), str(tmp_path / "out")],
+        env={**os.environ, "PYTHONPATH": paths},
+        capture_output=True,
+        text=True,
+    )
+    assert found.returncode == 0, found.stderr
+    peak, shared = map(int, found.stdout.split())
+    print(f"{layout}: {peak / 1e9:.2f} GB at most, of it pages of files {shared / 1e9:.2f} GB at most")
+    assert peak < 4e9
+    assert len(json.loads((tmp_path / "out" / "results.json").read_text())) == count**2
+    labels = LargeTiff(tmp_path / "out" / "labels" / "large.tif")
+    assert labels.size == (side, side)
+    middle = labels._read((slice(apart // 2, None, apart), slice(apart // 2, None, apart)))[..., 0]
+    assert sorted(middle.ravel().tolist()) == list(range(1, count**2 + 1))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_nuclei_in_tiles_are_those_of_the_whole_image(nuclei, tmp_path):
+    config = polarmask.load_config("nuclei", out=tmp_path)
+    detector = polarmask.train(config)
+    data = nuclei[1]
+    sample = data[0]
+    truth = outlines_to_masks(sample.outlines, sample.size).flatten(1).float()
+
+    def evaluated(found):
+        """AP50, and how often each nucleus is found by what `predict` shows: 0, 1, more."""
+        metrics = compare(data, coco_results(found, sample.size, 1, [1]), config.eval).metrics
+        masks = polygons_to_masks(found["polygons"][found["scores"] >= 0.3], sample.size).flatten(1).float()
+        both = truth @ masks.T
+        ious = both / (truth.sum(1)[:, None] + masks.sum(1) - both)
+        return metrics["segm/AP50"], (ious > 0.5).sum(1), len(masks)
+
+    want, found, shown = evaluated(detector(sample.image))
+    assert want > 0.9
+    for tile, margin in ((96, 32), (128, 64)):
+        got, again, count = evaluated(detect_in_tiles(detector, Whole(sample.image), tile, margin))
+        assert got == pytest.approx(want, abs=0.02)
+        assert abs(count - shown) <= 0.1 * shown
+        boxes = sample.outlines.boxes()
+        seams = [torch.arange(tile, side - tile // 2, tile) for side in reversed(sample.size)]
+        on_seam = torch.zeros(len(boxes), dtype=torch.bool)
+        for axis, at in enumerate(seams):
+            on_seam |= ((boxes[:, axis, None] < at) & (boxes[:, axis + 2, None] > at)).any(1)
+        assert on_seam.sum() > 10
+        # What NMS at 0.5 leaves twice it leaves in the whole image too. One more: GroupNorm sees other images.
+        for wrong in ((lambda times: times == 0), (lambda times: times > 1)):
+            assert wrong(again[on_seam]).sum() <= wrong(found[on_seam]).sum() + 1
