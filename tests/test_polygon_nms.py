@@ -171,8 +171,9 @@ def test_sizes_of_many_scales(generator):
 
 
 def test_more_than_a_block_in_one_place(generator):
-    centers = torch.rand(1000, 2, generator=generator) * 0.01
-    rays, scores = torch.ones(1000, 36), torch.rand(1000, generator=generator)
+    count = 200 if EMULATED else 1000  # the kernels' tiles are 64 wide; every pair is open, and takes all eight lanes
+    centers = torch.rand(count, 2, generator=generator) * 0.01
+    rays, scores = torch.ones(count, 36), torch.rand(count, generator=generator)
     assert rays_nms(centers, rays, scores, 0.5).tolist() == [int(scores.argmax())]
     assert rays_nms(centers, rays, scores, 1.0).tolist() == scores.argsort(descending=True).tolist()
 
