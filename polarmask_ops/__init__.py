@@ -27,6 +27,7 @@ from .rasterize import (
     rays_to_rle,
 )
 from .rle import RLE
+from .top_scores import top_scores
 
 __all__ = [
     "FCOS_RANGES",
@@ -60,5 +61,6 @@ __all__ = [
     "rays_to_polygons",
     "rays_to_rle",
     "star_distances",
+    "top_scores",
 ]
 __version__ = _C.build_info()["version"]

@@ -2,6 +2,7 @@
 
 import operator
 from collections.abc import Sequence
+from functools import reduce
 from typing import Any
 
 import torch
@@ -14,14 +15,18 @@ def _tensor(op: str, name: str, value: Any) -> Tensor:
     return value
 
 
-def floats(op: str, **tensors: Tensor) -> tuple[Tensor, ...]:
-    """The tensors in their common floating-point dtype, at least float32."""
-    dtype = torch.float32
+def any_floats(op: str, **tensors: Tensor) -> tuple[Tensor, ...]:
+    """The tensors in their common floating-point dtype, half precision included."""
     for name, tensor in tensors.items():
         if not _tensor(op, name, tensor).is_floating_point():
             raise TypeError(f"{op}: expected {name} of a floating-point dtype, got {tensor.dtype}")
-        dtype = torch.promote_types(dtype, tensor.dtype)
+    dtype = reduce(torch.promote_types, (tensor.dtype for tensor in tensors.values()))
     return tuple(tensor.to(dtype) for tensor in tensors.values())
+
+
+def floats(op: str, **tensors: Tensor) -> tuple[Tensor, ...]:
+    """The tensors in their common floating-point dtype, at least float32."""
+    return tuple(tensor.to(torch.promote_types(tensor.dtype, torch.float32)) for tensor in any_floats(op, **tensors))
 
 
 def float32(op: str, name: str, value: Tensor) -> Tensor:

@@ -164,19 +164,17 @@ def polar_centerness(rays: Tensor) -> Tensor:
     tensor([0.5000, 1.0000])
     """
     op = "polar_centerness"
-    _arguments.floats(op, rays=rays)
+    _arguments.any_floats(op, rays=rays)
     centerness: Tensor = torch.ops.polarmask.polar_centerness(rays.detach())
     return centerness
 
 
-def _rays(op: str, power: int, **tensors: Tensor) -> list[Tensor]:
+def _rays(op: str, power: int, **tensors: Tensor) -> tuple[Tensor, ...]:
     """The tensors in their common dtype; unlike geometry, half precision stays: the kernels sum in float32."""
-    _arguments.floats(op, **tensors)
+    given = _arguments.any_floats(op, **tensors)
     if power not in (1, 2):
         raise ValueError(f"{op}: expected power to be 1 or 2, got {power}")
-    pred, target = tensors.values()
-    dtype = torch.promote_types(pred.dtype, target.dtype)
-    return [pred.to(dtype), target.to(dtype)]
+    return given
 
 
 def _sum_dtype(rays: Tensor) -> torch.dtype:

@@ -2,6 +2,8 @@
 // tests/simt.
 #pragma once
 
+#include <type_traits>
+
 #include "check.h"
 #ifdef POLARMASK_WITH_CUDA
 #include <cuda_runtime_api.h>
@@ -51,5 +53,20 @@ void run_on(const char* op, const Tensor& tensor, Cpu&& cpu, Kernels&& kernels) 
   if (!by_kernels(tensor)) return cpu();
   run_kernels(op, tensor, kernels);
 }
+
+// What CPU loops take that have no half precision: float in its place, in the same layout. Kernels read it as it is.
+inline Tensor widened(const Tensor& tensor) {
+  const bool half = tensor.scalar_type() == ScalarType::Half || tensor.scalar_type() == ScalarType::BFloat16;
+  return half && !by_kernels(tensor) ? torch::stable::to(tensor, ScalarType::Float) : tensor;
+}
+
+inline std::optional<Tensor> widened(const std::optional<Tensor>& tensor) {
+  if (!tensor) return tensor;
+  return widened(*tensor);
+}
+
+// Whether a type comes to such loops.
+template <class T>
+constexpr bool kHasLoops = std::is_same_v<T, SumOf<T>>;
 
 }  // namespace polarmask

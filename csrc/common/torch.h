@@ -34,6 +34,11 @@ decltype(auto) dispatch_any_float(ScalarType dtype, Body&& body) {
   }
 }
 
+// SumOf of its elements.
+inline ScalarType sum_dtype(const Tensor& tensor) {
+  return tensor.scalar_type() == ScalarType::Double ? ScalarType::Double : ScalarType::Float;
+}
+
 // The elements of a tensor that may be missing. torch's typed accessors do not know our half precisions.
 template <class T>
 const T* data_of(const std::optional<Tensor>& tensor) {

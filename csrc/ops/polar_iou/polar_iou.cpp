@@ -258,25 +258,6 @@ void polar_centerness_cpu(const PolarCenternessParams<T>& p) {
   });
 }
 
-// The CPU loops: half precision is made float before (see widened()).
-template <class T>
-constexpr bool kHasLoops = std::is_same_v<T, SumOf<T>>;
-
-ScalarType sum_dtype(const Tensor& rays) {
-  return rays.scalar_type() == ScalarType::Double ? ScalarType::Double : ScalarType::Float;
-}
-
-// What the CPU loops take: half precision in float. The kernels read it as it is.
-Tensor widened(const Tensor& rays) {
-  const bool half = rays.scalar_type() == ScalarType::Half || rays.scalar_type() == ScalarType::BFloat16;
-  return half && !by_kernels(rays) ? torch::stable::to(rays, ScalarType::Float) : rays;
-}
-
-std::optional<Tensor> widened(const std::optional<Tensor>& rays) {
-  if (!rays) return rays;
-  return widened(*rays);
-}
-
 // A gradient in the dtype of what it is the gradient of.
 Tensor as_given(const Tensor& gradient, const Tensor& given) {
   return gradient.scalar_type() == given.scalar_type() ? gradient : torch::stable::to(gradient, given.scalar_type());
