@@ -1,7 +1,8 @@
 #include "top_scores.h"
 
 #include <algorithm>
-#include <functional>
+#include <array>
+#include <numeric>
 #include <tuple>
 #include <vector>
 
@@ -26,9 +27,11 @@ constexpr int64_t kTile = 2048;
 template <class T>
 void largest_of_rows(const T* logits, int64_t class_stride, int64_t classes, int64_t points, T* largest) {
   std::fill_n(largest, points, lowest_logit<T>());
-  for (int64_t c = 0; c < classes; ++c) {
-    const T* const row = logits + c * class_stride;
-    for (int64_t n = 0; n < points; ++n) largest[n] = larger_logit(largest[n], row[n]);
+  const auto row = [&](int64_t c) { return logits + min_of(c, classes - 1) * class_stride; };
+  for (int64_t c = 0; c < classes; c += 4) {  // the last of them more than once
+    const T *const a = row(c), *const b = row(c + 1), *const d = row(c + 2), *const e = row(c + 3);
+    for (int64_t n = 0; n < points; ++n)
+      largest[n] = larger_logit(larger_logit(larger_logit(larger_logit(largest[n], a[n]), b[n]), d[n]), e[n]);
   }
 }
 
@@ -53,7 +56,6 @@ T largest_of_any(const T* logits, int64_t class_stride, int64_t classes) {
 template <class T>
 void scores_of_tile(const TopScoresParams<T>& p, int64_t image, int64_t first, int64_t points) {
   using V = Wide<T>;
-  static_assert(kTile % kWidth == 0);
   T largest[kTile], centerness[kTile];
   const T* const logits = p.logits + image * p.logits_image + first * p.logits_point;
   if (p.logits_point == 1) {
@@ -66,59 +68,70 @@ void scores_of_tile(const TopScoresParams<T>& p, int64_t image, int64_t first, i
   }
   const T* const given = p.centerness + image * p.centerness_image + first * p.centerness_point;
   for (int64_t n = 0; n < points; ++n) centerness[n] = given[n * p.centerness_point];
-  const int64_t whole = ceil_div(points, kWidth) * kWidth;  // what is beyond is computed, and not read
-  std::fill(largest + points, largest + whole, T(0));
-  std::fill(centerness + points, centerness + whole, T(0));
-  for (int64_t n = 0; n < whole; n += kWidth)
-    store(largest + n, score_of_logits(load<V>(largest + n), load<V>(centerness + n)));
-  std::copy_n(largest, points, p.scores + image * p.points + first);
+  T* const scores = p.scores + image * p.points + first;
+  int64_t n = 0;
+  for (; n + kWidth <= points; n += kWidth)
+    store(scores + n, score_of_logits(load<V>(largest + n), load<V>(centerness + n)));
+  for (; n < points; ++n) scores[n] = score_of_logits(largest[n], centerness[n]);
 }
 
-// Keeps the best `count` of what it is offered, in memory for twice as many: when that is full, the worse half goes, and
-// its best is the bar from then on. So most points are compared with one number and forgotten.
+// A score by how far it lies below 1, in steps between neighbouring numbers: whole, and the best first.
 template <class Score>
-class Best {
- public:
-  using Key = KeyOf<Score>;
+struct Distance {
+  using Bits = typename detail::Lane<Score>::Unsigned;
+  static constexpr Bits kOfOne = __builtin_bit_cast(Bits, Score(1));
+  static constexpr int kBits = 8 * sizeof(Bits) - 2;  // the sign, and half of the exponents, are those of all scores
 
-  explicit Best(int64_t count) : count_(count) {}
+  Bits below_one;
+  int32_t point;
 
-  // Points come in rising order: one that only reaches the bar loses to those that set it.
-  void offer(Score score, int64_t point) {
-    if (!(score > bar_)) return;
-    keys_.push_back(key_of(score, point));
-    if (std::ssize(keys_) < 2 * count_) return;
-    drop_worse();
-    bar_ = score_of<Score>(keys_.back());
-  }
+  Distance() = default;
+  Distance(Score score, int64_t point)
+      : below_one(kOfOne - __builtin_bit_cast(Bits, score)), point(static_cast<int32_t>(point)) {}
 
-  std::vector<Key> sorted() && {
-    drop_worse();
-    std::sort(keys_.begin(), keys_.end(), std::greater<Key>());
-    return std::move(keys_);
-  }
-
- private:
-  void drop_worse() {
-    if (std::ssize(keys_) <= count_) return;
-    std::nth_element(keys_.begin(), keys_.begin() + (count_ - 1), keys_.end(), std::greater<Key>());
-    keys_.resize(count_);
-  }
-
-  int64_t count_;
-  Score bar_ = -1;
-  std::vector<Key> keys_;
+  Score score() const { return __builtin_bit_cast(Score, static_cast<Bits>(kOfOne - below_one)); }
 };
 
+// By rising distance, equal ones in their order, digit by digit from the last. `spare` is as large.
+template <class Score>
+void sort_distances(std::vector<Distance<Score>>& distances, std::vector<Distance<Score>>& spare) {
+  constexpr int kDigit = 10;  // bits; three make a float's distance
+  for (int shift = 0; shift < Distance<Score>::kBits; shift += kDigit) {
+    const auto digit_of = [&](const Distance<Score>& distance) {
+      return static_cast<size_t>(distance.below_one >> shift) % (size_t{1} << kDigit);
+    };
+    std::array<int32_t, size_t{1} << kDigit> place{};
+    for (const auto& distance : distances) ++place[digit_of(distance)];
+    std::exclusive_scan(place.begin(), place.end(), place.begin(), 0);
+    for (const auto& distance : distances) spare[place[digit_of(distance)]++] = distance;
+    distances.swap(spare);
+  }
+}
+
+// Counts the points in bins of distance, and sorts those in the bins that hold the best.
 template <class T>
 void best_of_level(const TopScoresParams<T>& p, int64_t image, const ScoreLevel& level) {
+  constexpr int kBinBits = 12, kShift = Distance<T>::kBits - kBinBits;
   const T* const scores = p.scores + image * p.points + level.first_point;
-  Best<T> best(level.count);
-  for (int64_t n = 0; n < level.points; ++n) best.offer(scores[n], n);
-  int64_t at = image * p.best + level.first_best;
-  for (const auto key : std::move(best).sorted()) {
-    p.values[at] = score_of<T>(key);
-    p.indices[at++] = level.first_point + point_of_key(key);
+  // Neighbours have bins of their own: many are alike, and to add to one number twice in a row takes twice as long.
+  std::array<std::array<int32_t, 2>, size_t{1} << kBinBits> bins{};
+  for (int64_t n = 0; n < level.points; ++n) ++bins[Distance<T>(scores[n], n).below_one >> kShift][n % 2];
+  size_t end = 0;
+  int64_t candidates = 0;
+  for (; candidates < level.count; ++end) candidates += bins[end][0] + bins[end][1];
+
+  std::vector<Distance<T>> distances(candidates + 1), spare(candidates);  // one more is written, and not kept
+  int64_t found = 0;
+  for (int64_t n = 0; n < level.points; ++n) {
+    distances[found] = Distance<T>(scores[n], n);
+    found += distances[found].below_one >> kShift < end;
+  }
+  distances.resize(candidates);
+  sort_distances(distances, spare);
+  const int64_t first = image * p.best + level.first_best;
+  for (int64_t n = 0; n < level.count; ++n) {
+    p.values[first + n] = distances[n].score();
+    p.indices[first + n] = level.first_point + distances[n].point;
   }
 }
 
