@@ -63,6 +63,14 @@ class TrainingImage(NamedTuple):
     outlines: Outlines  # of polygons
 
 
+class Head(NamedTuple):
+    """The output of a detector's head for an image."""
+
+    logits: Tensor  # (1, L, 80) float32
+    centerness: Tensor  # (1, L) float32
+    lengths: list[int]  # of the levels
+
+
 class Origins(NamedTuple):
     """Points that look at one polygon."""
 
@@ -107,6 +115,20 @@ def coco_scene(count: int) -> Scene:
 
 def crowd_scene(count: int) -> Scene:
     return scene(count, lambda generator, count: 10 + 30 * torch.rand(count, generator=generator), LOADER_SIZE)
+
+
+def head_rows(width: int) -> Head:
+    """A point's classes are neighbours, as after permutation; few are likely, as in a trained detector."""
+    generator = torch.Generator().manual_seed(width)
+    lengths = [math.ceil(width * 5 / 8 / stride) * math.ceil(width / stride) for stride in STRIDES]
+    logits = 1.5 * torch.randn(1, sum(lengths), 80, generator=generator) - 6
+    return Head(logits, torch.randn(1, sum(lengths), generator=generator), lengths)
+
+
+def head_maps(width: int) -> Head:
+    """A class's points are neighbours, as convolutions leave them."""
+    logits, centerness, lengths = head_rows(width)
+    return Head(logits.transpose(1, 2).contiguous().transpose(1, 2), centerness, lengths)
 
 
 def one_polygon(count: int) -> Origins:
@@ -232,6 +254,10 @@ LOSS = (
     Case("20 k rows", "crowded batches", pairs, 20_000, 20),
     Case("20 k rows of 72", "the finer rays of the paper's ablation", pairs_72, 20_000, 20),
     Case("1 M rows", "StarDist's, where every pixel has rays: memory bandwidth", pairs, 1_000_000, 20),
+)
+HEAD = (
+    Case("rows, 800×1280", "five levels and 80 classes, as this model's head hands them on", head_rows, 1280, 128),
+    Case("maps, 800×1280", "the same as convolutions leave them", head_maps, 1280, 128),
 )
 RLE = (
     Case("coco 10", "what an ordinary image leaves", detections, 10, 5),

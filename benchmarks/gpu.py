@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 
 import bench_machine
 import bench_polar_iou
+import bench_top_scores
 import numpy as np
 import torch
 from bench_polar_target import STRIDES, same_rays
@@ -62,6 +63,7 @@ RACES = (
     bench_machine.RACES[0],
     bench_machine.RACES[1],
     Race(LOSS.name, LOSS.cases, LOSS.ours, LOSS.others, LOSS.unit, floor=LOSS.floor),
+    bench_top_scores.RACES[0],
     Race(
         "outlines_from_masks",
         ENCODE,

@@ -12,6 +12,7 @@ import bench_polar_iou
 import bench_polar_target
 import bench_polygon_nms
 import bench_rasterize
+import bench_top_scores
 import gpu
 import gpu_here
 import pytest
@@ -28,6 +29,7 @@ MODULES = (
     bench_polar_target,
     bench_polygon_nms,
     bench_rasterize,
+    bench_top_scores,
 )
 RUNNERS = {
     f"{contest.name}-{case.name}-{runner.name}".replace(" ", "_"): (contest, case, runner)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torchvision.ops import batched_nms, clip_boxes_to_image
 
-from polarmask_ops import batched_rays_nms, rays_to_boxes
+from polarmask_ops import batched_rays_nms, rays_to_boxes, top_scores
 
 from .head import HeadOutput
 
@@ -39,12 +39,11 @@ class PostProcess(NamedTuple):
             ``rays`` (N, R), all in the network's pixels.
         """
         lengths = [height * width for height, width in output.level_shapes]
+        _, indices = top_scores(output.logits, output.centerness, lengths, self.max_candidates)
         results = []
-        for b, size in enumerate(sizes):
-            scores = output.logits[b].sigmoid()
-            centerness = output.centerness[b].sigmoid()
-            best = _best_per_level(scores.amax(1) * centerness, lengths, self.max_candidates)
-            scores, centers = scores[best], points[best]
+        for b, (best, size) in enumerate(zip(indices, sizes, strict=True)):
+            scores, centerness = output.logits[b, best].sigmoid(), output.centerness[b, best].sigmoid()
+            centers = points[best]
             rays = output.log_rays[b, best].exp()
             if output.log_boxes is None:
                 boxes = rays_to_boxes(centers, rays)
@@ -53,7 +52,7 @@ class PostProcess(NamedTuple):
                 boxes = torch.cat([centers - left_top, centers + right_bottom], 1)
             boxes = clip_boxes_to_image(boxes, size)
             # The release leaves out the division, which changes no order but takes scores above 1.
-            factors = (centerness[best] + 0.5) / 1.5
+            factors = (centerness + 0.5) / 1.5
             row, label, score = self.select(scores, factors, boxes, centers, rays)
             results.append(
                 {
@@ -78,12 +77,3 @@ class PostProcess(NamedTuple):
             keep = batched_rays_nms(centers[row], rays[row], score, label, self.nms_threshold)
         keep = keep[: self.max_detections]
         return row[keep], label[keep], score[keep]
-
-
-def _best_per_level(ranking: Tensor, lengths: list[int], count: int) -> Tensor:
-    """Indices of the ``count`` highest values of each level."""
-    start, best = 0, []
-    for part in ranking.split(lengths):
-        best.append(part.topk(min(count, len(part))).indices + start)
-        start += len(part)
-    return torch.cat(best)

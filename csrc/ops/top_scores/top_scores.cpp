@@ -233,9 +233,7 @@ STABLE_TORCH_LIBRARY_FRAGMENT(polarmask, m) {
   m.def("top_scores(Tensor logits, Tensor centerness, SymInt[] lengths, SymInt k) -> (Tensor values, Tensor indices)");
 }
 
-#define POLARMASK_IMPLEMENT(device)                          \
-  STABLE_TORCH_LIBRARY_IMPL(polarmask, device, m) {          \
-    m.impl("top_scores", TORCH_BOX(&polarmask::top_scores)); \
-  }
+#define POLARMASK_IMPLEMENT(device) \
+  STABLE_TORCH_LIBRARY_IMPL(polarmask, device, m) { m.impl("top_scores", TORCH_BOX(&polarmask::top_scores)); }
 POLARMASK_IMPLEMENT(CPU)
 POLARMASK_IMPLEMENT(CUDA)

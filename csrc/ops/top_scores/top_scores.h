@@ -43,7 +43,7 @@ PM_HD int64_t point_of_key(Key key) {
 
 template <class T>
 struct TopScoresParams {
-  const T* logits;  // [B, L, C]
+  const T* logits;                                   // [B, L, C]
   int64_t logits_image, logits_point, logits_class;  // strides
   const T* centerness;                               // [B, L] logits
   int64_t centerness_image, centerness_point;        // strides

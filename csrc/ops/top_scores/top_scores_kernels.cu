@@ -9,11 +9,11 @@
 // more, and sorts.
 //
 // Design: in `scores` a block takes 32 points and its eighths the classes by turns, so that a few thousand points fill
-// the chip and each warp reads neighbours: points where they are neighbours, else classes. `choose` has a block for each
-// level of each image: the k-th largest key is found digit by digit from the top, by counting the keys of each value of
-// a digit, until all that share the digits so far are wanted; keys are different, so it is exact. What is not below goes
-// to a list in any order: `rank` counts for each key of the list how many are larger, and that is its place, whatever
-// the schedule. k² comparisons, but no sort with its barriers, and no limit of shared memory on k.
+// the chip and each warp reads neighbours: points where they are neighbours, else classes. `choose` has a block for
+// each level of each image: the k-th largest key is found digit by digit from the top, by counting the keys of each
+// value of a digit, until all that share the digits so far are wanted; keys are different, so it is exact. What is not
+// below goes to a list in any order: `rank` counts for each key of the list how many are larger, and that is its place,
+// whatever the schedule. k² comparisons, but no sort with its barriers, and no limit of shared memory on k.
 #include "../../common/scan.cuh"
 #include "top_scores.h"
 
@@ -50,7 +50,8 @@ __global__ void __launch_bounds__(kThreads) scores_kernel(TopScoresParams<T> p) 
     __syncthreads();
     const int64_t at = first + threadIdx.x;
     if (threadIdx.x < kPoints && at < total) {
-      for (int s = 0; s < kSlices; ++s) largest = larger_logit(largest, parts[s][threadIdx.x]);
+      largest = parts[0][threadIdx.x];
+      for (int s = 1; s < kSlices; ++s) largest = larger_logit(largest, parts[s][threadIdx.x]);
       const T centerness = p.centerness[at / p.points * p.centerness_image + at % p.points * p.centerness_point];
       p.scores[at] = score_of_logits(largest, static_cast<Score>(centerness));
     }
