@@ -15,10 +15,13 @@ import bench_rasterize
 import bench_top_scores
 import gpu
 import gpu_here
+import learning
 import pytest
 import race
 import report
 import torch
+
+from polarmask.config import load_config
 
 ROOT = Path(__file__).parents[1]
 MODULES = (
@@ -167,3 +170,37 @@ def test_samples_a_second_are_of_a_race_that_there_is():
 
 def test_the_readme_has_a_place_for_the_summary():
     assert report.SUMMARY.search((ROOT / "README.md").read_text())
+
+
+def tiny(data, lr, seed):
+    model = {"channels": 32, "depth": 1, "strides": [4], "ranges": [[-1, 1e8]]}
+    other = {"data__size": 64, "data__count": 10, "optim__batch_size": 2, "optim__lr": lr, "seed": seed}
+    return load_config(data, **{f"model__{name}": value for name, value in model.items()}, **other)
+
+
+def test_learning_beside_mask_rcnn(tmp_path, monkeypatch):
+    """Of two learning rates the better one goes on, with the second seed; what was measured is not measured again."""
+    chosen = [replace(learner, rates=learner.rates[:2]) for learner in learning.LEARNERS]
+    monkeypatch.setattr(learning, "LEARNERS", chosen)
+    path = tmp_path / "runs.jsonl"
+    records = learning.run(path, tiny, ["shapes"], [3, 4], 0.1)
+    assert [(record["model"], record["seed"]) for record in records] == [
+        ("PolarMask", 3),
+        ("PolarMask", 4),
+        ("Mask R-CNN", 3),
+        ("Mask R-CNN", 4),
+    ]
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    assert len(lines) == 5
+    assert records[3]["lr"] == records[2]["lr"] == max(lines[2:4], key=lambda line: line["segm/AP"])["lr"]
+    for record in records:
+        assert record["steps"] > 0
+        assert record["seconds/step"] * record["steps"] >= 0.1
+        assert 0 <= record["segm/AP"] <= record["segm/AP50"] <= 1
+    path.write_text("".join(path.read_text().splitlines(keepends=True)[:-1]))  # interrupted in the last one
+    again = learning.run(path, tiny, ["shapes"], [3, 4], 0.1)
+    assert again[:-1] == records[:-1]
+    assert [json.loads(line) for line in path.read_text().splitlines()] == [*lines[:-1], again[-1]]
+    text = learning.page(again, "python learning.py")
+    assert "| shapes | PolarMask | 0.002 | " in text
+    assert "| shapes | Mask R-CNN | " in text

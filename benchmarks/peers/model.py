@@ -21,12 +21,22 @@ NO_WEIGHTS = {"weights": None, "weights_backbone": None}
 def mask_rcnn(image: Tensor) -> list[dict[str, object]]:
     """Instances in COCO's result format: masks are pasted into the image, and encoded."""
     with torch.inference_mode():
-        (found,) = _mask_rcnn(image.shape)([image])
-        masks = (found["masks"][:, 0] > 0.5).numpy().astype(np.uint8)
+        return coco_entries(_mask_rcnn(image.shape)([image])[0])
+
+
+def coco_entries(found: dict[str, Tensor]) -> list[dict[str, object]]:
+    """What torchvision's Mask R-CNN finds, in COCO's result format."""
+    masks = (found["masks"][:, 0] > 0.5).numpy().astype(np.uint8)
     strings = coco.encode(np.asfortranarray(masks.transpose(1, 2, 0)))
     rows = zip(strings, found["boxes"].tolist(), found["labels"].tolist(), found["scores"].tolist(), strict=True)
     return [
-        {"category_id": label, "score": score, "bbox": box, "segmentation": mask} for mask, box, label, score in rows
+        {
+            "category_id": label,
+            "score": score,
+            "bbox": [left, top, right - left, bottom - top],
+            "segmentation": {"size": mask["size"], "counts": mask["counts"].decode()},
+        }
+        for mask, (left, top, right, bottom), label, score in rows
     ]
 
 
