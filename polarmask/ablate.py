@@ -1,6 +1,6 @@
 """``python -m polarmask.ablate --grid rays``: the paper's ablations, all trained alike, as a table and a picture.
 
-Every setting has the same seed, images and steps; what several grids share is trained once.
+Every setting has the same seeds, images and steps; what several grids share is trained once.
 """
 
 import json
@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 from pathlib import Path
+from statistics import mean, stdev
 from typing import Any
 
 from . import draw
@@ -62,34 +63,44 @@ class Row:
 
     grid: str
     name: str
-    metrics: dict[str, float]  # of :func:`polarmask.evaluate`
+    metrics: list[dict[str, float]]  # of :func:`polarmask.evaluate`, for each seed
     published: float
 
+    def values(self, name: str) -> list[float]:
+        """A metric of masks for each seed, in percent."""
+        return [100 * metrics[f"segm/{name}"] for metrics in self.metrics]
 
-def ablate(config: Config, grids: Sequence[str] = tuple(GRIDS)) -> list[Row]:
+
+def ablate(config: Config, grids: Sequence[str] = tuple(GRIDS), seeds: int = 1) -> list[Row]:
     """Trains and evaluates the settings of some ``GRIDS``, whose changes apply to ``config``.
 
-    Writes into ``config.out``: a folder for each training, ``ablation.md``, ``ablation.json`` and ``ablation.png``.
+    Does so with ``seeds`` seeds, from ``config.seed`` on; generated images are others with another seed. Writes into
+    ``config.out``: a folder for each training, ``ablation.md``, ``ablation.json`` and ``ablation.png``.
 
     Raises
     ------
     ValueError
-        If a grid does not exist.
+        If a grid does not exist, or there is no seed.
     """
     if unknown := set(grids) - set(GRIDS):
         raise ValueError(f"ablate: expected grids out of {', '.join(GRIDS)}, got {', '.join(sorted(unknown))}")
+    if seeds < 1:
+        raise ValueError(f"ablate: expected seeds >= 1, got {seeds}")
     if config.data.dataset == "shapes" and config.data.resize is None:
         config = replace(config, data=replace(config.data, resize=(config.data.size, config.data.size)))
     out = Path(config.out)
+    configs = [
+        replace(config, seed=seed, out=str(out / f"seed-{seed}")) for seed in range(config.seed, config.seed + seeds)
+    ]
     trained: set[Path] = set()
     rows = [
-        Row(grid, setting.name, _measure(config, setting, trained), setting.published)
+        Row(grid, setting.name, [_measure(each, setting, trained) for each in configs], setting.published)
         for grid in grids
         for setting in GRIDS[grid]
     ]
     (out / "ablation.md").write_text(table(rows))
     (out / "ablation.json").write_text(json.dumps([row.__dict__ for row in rows], indent=2) + "\n")
-    draw.ablation({grid: [(r.name, r.metrics["segm/AP"]) for r in rows if r.grid == grid] for grid in grids}, out)
+    draw.ablation({grid: [(r.name, r.values("AP")) for r in rows if r.grid == grid] for grid in grids}, out)
     return rows
 
 
@@ -97,15 +108,25 @@ def table(rows: Sequence[Row]) -> str:
     """The rows in Markdown, and the pairs whose order is not the paper's."""
     lines = ["| grid | setting | AP | AP50 | AP75 | published AP |", "| --- | --- | --- | --- | --- | --- |"]
     for row in rows:
-        ours = " | ".join(f"{100 * row.metrics[f'segm/{name}']:.1f}" for name in ("AP", "AP50", "AP75"))
+        ours = " | ".join(_with_spread(row.values(name)) for name in ("AP", "AP50", "AP75"))
         lines.append(f"| {row.grid} | {row.name} | {ours} | {row.published} |")
-    turned = [
-        f"{a.name} {'above' if a.metrics['segm/AP'] > b.metrics['segm/AP'] else 'below'} {b.name}"
-        for a, b in combinations(rows, 2)
-        if a.grid == b.grid and (a.metrics["segm/AP"] - b.metrics["segm/AP"]) * (a.published - b.published) < 0
-    ]
+    turned, undecided = [], []
+    for a, b in combinations(rows, 2):
+        if a.grid == b.grid:
+            above = [x > y for x, y in zip(a.values("AP"), b.values("AP"), strict=True)]
+            if any(above) != all(above):
+                undecided.append(f"{a.name} and {b.name}")
+            elif all(above) != (a.published > b.published):
+                turned.append(f"{a.name} {'above' if all(above) else 'below'} {b.name}")
     lines += ["", f"Not in the paper's order: {', '.join(turned) or 'none'}."]
+    if len(rows[0].metrics) > 1:
+        lines += ["", f"In another order with another seed: {', '.join(undecided) or 'none'}."]
     return "\n".join(lines) + "\n"
+
+
+def _with_spread(values: Sequence[float]) -> str:
+    """Mean and standard deviation."""
+    return f"{mean(values):.1f}" + (f" ± {stdev(values):.1f}" if len(values) > 1 else "")
 
 
 def _measure(config: Config, setting: Setting, trained: set[Path]) -> dict[str, float]:
@@ -131,13 +152,14 @@ def main(args: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--grid", choices=[*GRIDS, "all"], default="all", help="Which ablation; all of them by default."
     )
+    parser.add_argument("--seeds", type=int, default=1, help="How many seeds every setting is trained with.")
     parser.add_class_arguments(Config)
     given = list(sys.argv[1:] if args is None else args)
     if not any(arg.split("=")[0] == "--config" for arg in given):
         given += ["--config", "shapes"]
     parsed = parser.parse_args(given)
     config = build_config(parser, parsed)
-    rows = ablate(config, tuple(GRIDS) if parsed.grid == "all" else [parsed.grid])
+    rows = ablate(config, tuple(GRIDS) if parsed.grid == "all" else [parsed.grid], parsed.seeds)
     print(table(rows))
     print(f"{config.out}: ablation.md, ablation.json, ablation.png, a folder for each training")
 

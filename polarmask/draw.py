@@ -160,13 +160,16 @@ def matching(rows: Sequence[Matching], path: Path) -> None:
     figure.savefig(path, dpi=150)
 
 
-def ablation(grids: dict[str, list[tuple[str, float]]], folder: Path) -> None:
-    """AP of the settings of each grid, as ``ablation.png``."""
+def ablation(grids: dict[str, list[tuple[str, list[float]]]], folder: Path) -> None:
+    """AP of the settings of each grid, mean and every seed, as ``ablation.png``."""
     figure = Figure(figsize=(3 * len(grids), 3.5), layout="constrained")
     panels = figure.subplots(1, len(grids), sharey=True, squeeze=False)[0]
     for axes, (grid, settings) in zip(panels, grids.items(), strict=True):
         names, values = zip(*settings, strict=True)
-        axes.bar_label(axes.bar(names, [100 * value for value in values]), fmt="%.1f")
+        bars = axes.bar(names, [sum(seeds) / len(seeds) for seeds in values])
+        axes.bar_label(bars, fmt="%.1f", label_type="center", color="white")
+        for name, seeds in settings:
+            axes.plot([name] * len(seeds), seeds, "k.", markersize=4)
         axes.tick_params("x", labelrotation=30)
         axes.set(title=grid)
     panels[0].set(ylabel="mask AP")
