@@ -71,7 +71,14 @@ def sample_predictions(detector: Detector, data: DataSet, path: Path, count: int
     """The first images of a data set: on the left what is there, on the right what is found."""
     rows = []
     for _, sample in islice(readable(data, detector.config.data.invalid), count):
-        rows.append(beside([truth(sample), detections(sample.image, detector(sample.image), detector)]))
+        rows.append(
+            beside(
+                [
+                    truth(sample),
+                    detections(sample.image, detector(sample.image), detector, detector.config.eval.score_threshold),
+                ]
+            )
+        )
     if not rows:  # none can be read
         return
     sheet = Image.new("RGB", (max(row.width for row in rows), sum(row.height for row in rows)))
@@ -92,7 +99,7 @@ def beside(pictures: Sequence[Image.Image]) -> Image.Image:
     return sheet
 
 
-def detections(image: Tensor, found: dict[str, Tensor], detector: Detector, threshold: float = 0.3) -> Image.Image:
+def detections(image: Tensor, found: dict[str, Tensor], detector: Detector, threshold: float) -> Image.Image:
     """The detections with a score of at least ``threshold``."""
     shown = found["scores"] >= threshold
     names = list(detector.categories.values())

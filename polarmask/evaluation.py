@@ -3,10 +3,10 @@
 import json
 import time
 from collections.abc import Sequence
-from copy import deepcopy
+from copy import copy, deepcopy
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -24,6 +24,8 @@ from .detector import Detector, load
 from .matching import Matching, match
 
 KINDS = "segm", "bbox", "boundary"
+SCORES = tuple(k / 20 for k in range(1, 20))  # thresholds to choose from
+OVERLAPS = (0.3, 0.4, 0.5, 0.6)  # and of NMS
 AREAS = {"": 0, "s": 1, "m": 2, "l": 3}  # all; below 32² pixels; to 96²; above
 
 
@@ -126,6 +128,46 @@ def coco_results(
     ]
 
 
+class Thresholds(NamedTuple):
+    """What :func:`choose_thresholds` finds."""
+
+    score: float  # lowest of a detection that counts
+    nms: float  # overlap above which the lower score goes
+    f1: float  # what they reach
+
+
+def choose_thresholds(detector: Detector, data: DataSet, iou: float = 0.5) -> Thresholds:
+    """The thresholds with the best F1 of one-to-one matching at an IoU, see :func:`polarmask.matching.match`.
+
+    ``data`` should be images that training has not seen. They go through the network for each of the NMS thresholds
+    0.3, 0.4, 0.5 and 0.6; scores are 0.05, 0.10, …, 0.95. Of equals the lower NMS threshold, then the lower score.
+    StarDist stores two such thresholds beside its weights, chosen by another measure.
+    """
+    truth = COCO(data.ground_truth())
+    tried = []
+    for nms in OVERLAPS:
+        every = with_thresholds(detector, 0.0, nms)
+        results = [
+            result
+            for _, sample in readable(data, detector.config.data.invalid)
+            for result in coco_results(every(sample.image), sample.size, sample.image_id, list(detector.categories))
+        ]
+        tried += [Thresholds(score, nms, match(truth, results, score, [iou])[0].f1) for score in SCORES]
+    return max(tried, key=lambda thresholds: thresholds.f1)
+
+
+def with_thresholds(detector: Detector, score: float, nms: float) -> Detector:
+    """The detector with other thresholds, which are kept when it is saved."""
+    config = replace(
+        detector.config,
+        model=replace(detector.config.model, nms_threshold=nms),
+        eval=replace(detector.config.eval, score_threshold=score),
+    )
+    model = copy(detector.model)  # with the same weights
+    model.postprocess = model.postprocess._replace(nms_threshold=nms)
+    return replace(detector, model=model, config=config)
+
+
 def show(metrics: dict[str, float]) -> None:
     """Prints a line for each number."""
     for name, value in metrics.items():
@@ -160,6 +202,12 @@ def main(args: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--out", help="Folder for metrics.json, results.json (COCO), precision_recall.png and matching.png."
     )
+    parser.add_argument(
+        "--choose_thresholds",
+        type=bool,
+        default=False,
+        help="First choose score and NMS threshold by the best F1 on these data, and keep them in the weights' file.",
+    )
     parser.add_class_arguments(DataConfig, "data")
     parser.add_class_arguments(EvalConfig, "eval")
     detector = load(parser.parse_args(args).weights)
@@ -170,11 +218,18 @@ def main(args: Sequence[str] | None = None) -> None:
     parsed = parser.instantiate(parser.parse_args(args))
     config = replace(detector.config, data=parsed.data, eval=parsed.eval)
     # Images that are denser than those of the training are looked at to the end.
-    chosen = detector.model.postprocess
-    most = max(chosen.max_detections, *config.eval.max_dets)
-    detector.model.postprocess = chosen._replace(max_detections=most)
+    postprocess = detector.model.postprocess
+    most = max(postprocess.max_detections, *config.eval.max_dets)
+    detector.model.postprocess = postprocess._replace(max_detections=most)
     data = build_data(config.data, "test", config.seed)
-    evaluation = evaluate(replace(detector, config=config), data, distributed=True)
+    asked = replace(detector, config=config)
+    if parsed.choose_thresholds:
+        chosen = choose_thresholds(asked, data)
+        asked = with_thresholds(asked, chosen.score, chosen.nms)
+        if _processes().is_main_process:
+            with_thresholds(detector, chosen.score, chosen.nms).save(parsed.weights)
+            print(f"kept in {parsed.weights}: score {chosen.score}, NMS {chosen.nms}, F1 {chosen.f1:.4f}")
+    evaluation = evaluate(asked, data, distributed=True)
     if not _processes().is_main_process:
         return
     show(evaluation.metrics)

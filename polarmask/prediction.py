@@ -32,7 +32,7 @@ def predict(
     detector: Detector,
     images: Sequence[str | Path],
     out: str | Path,
-    score_threshold: float = 0.3,
+    score_threshold: float | None = None,
     *,
     tile: int | None = None,
     margin: int = 128,
@@ -51,7 +51,8 @@ def predict(
     images : sequence of str or Path
         Files, folders of them, or patterns such as ``plate/*.tif``.
     out : str or Path
-    score_threshold : float
+    score_threshold : float, optional
+        By default that of the detector's configuration, ``eval.score_threshold``.
     tile, margin : int
         TIFFs larger than ``tile`` pixels a side go through the network in parts, see
         :func:`polarmask.tiles.detect_in_tiles`. By default those larger than 2048, unless the detector resizes images.
@@ -68,6 +69,8 @@ def predict(
     paths, out = find_images(images), Path(out)
     if len({path.stem for path in paths}) < len(paths):
         raise ValueError("predict: expected images of different names, got some twice: one would overwrite the other")
+    if score_threshold is None:
+        score_threshold = detector.config.eval.score_threshold
     if tile is None and detector.config.data.resize is None:
         tile = LARGE
     for folder in ("overlays", "labels", "polygons"):
@@ -215,7 +218,11 @@ def main(args: Sequence[str] | None = None) -> None:
     parser.add_argument("--weights", required=True, help="File that polarmask.train wrote.")
     parser.add_argument("images", nargs="+", help="Image files, folders of them, or patterns.")
     parser.add_argument("--out", default="runs/predict", help="Folder for overlays, label images and COCO results.")
-    parser.add_argument("--score", type=float, default=0.3, help="Lowest score in overlays and label images.")
+    parser.add_argument(
+        "--score",
+        type=float | None,
+        help="Lowest score in overlays, polygons and label images. By default the one that is kept with the weights.",
+    )
     parser.add_argument(
         "--tile",
         type=int | None,

@@ -1,8 +1,11 @@
 import contextlib
 import io
 import json
+import shutil
 import subprocess
 import sys
+from types import SimpleNamespace
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -15,9 +18,10 @@ from scipy.ndimage import binary_erosion, shift
 import polarmask
 from polarmask.config import EvalConfig
 from polarmask.data import Shapes
-from polarmask.evaluation import compare, evaluate, main
+from polarmask.evaluation import SCORES, choose_thresholds, compare, evaluate, main, with_thresholds
 from polarmask.matching import match
-from polarmask.model import build_model
+from polarmask.model import PostProcess, build_model
+from polarmask_ops import rays_nms, rays_to_boxes
 
 
 class Truth:
@@ -282,3 +286,62 @@ def test_evaluates_by_the_configuration(weights):
     metrics = evaluate(detector, Shapes(2, 64)).metrics
     assert metrics["boundary/dilation"] == 0.02
     assert metrics["seconds/image"] > 0
+
+
+class FoundDiscs(torch.nn.Module):
+    """Finds three discs of radius 8 of which two overlap by 0.36, one twice, by 0.44, and one that is not there."""
+
+    def __init__(self):
+        super().__init__()
+        self.postprocess = PostProcess()
+        self.nothing = torch.nn.Parameter(torch.zeros(0))
+
+    def forward(self, images):
+        centers = torch.tensor([[20.0, 20], [20, 26], [40, 40], [45, 40], [10, 50]])
+        scores = torch.tensor([0.8, 0.6, 0.7, 0.65, 0.3])
+        rays = torch.full((5, 64), 8.0)
+        keep = rays_nms(centers, rays, scores, self.postprocess.nms_threshold)
+        found = {"centers": centers, "rays": rays, "scores": scores, "labels": torch.zeros(5, dtype=torch.int64)}
+        return [{name: value[keep] for name, value in found.items()} | {"boxes": rays_to_boxes(centers, rays)[keep]}]
+
+
+class ThreeDiscs:
+    categories: ClassVar = {1: "disc"}
+    sample = SimpleNamespace(image=torch.zeros(3, 60, 60), size=(60, 60), image_id=1)
+
+    def __len__(self):
+        return 1
+
+    def __getitem__(self, index):
+        return self.sample
+
+    def ground_truth(self):
+        y, x = np.mgrid[:60, :60] + 0.5
+        discs = [(x - cx) ** 2 + (y - cy) ** 2 < 64 for cx, cy in ((20, 20), (20, 26), (40, 40))]
+        return {
+            "images": [{"id": 1, "height": 60, "width": 60}],
+            "annotations": [annotation(1, 1, disc, iscrowd=0, id=n) for n, disc in enumerate(discs, 1)],
+            "categories": [{"id": 1, "name": "disc"}],
+        }
+
+
+def test_thresholds_with_the_best_f1():
+    detector = polarmask.Detector(FoundDiscs(), polarmask.load_config("shapes"), ThreeDiscs.categories)
+    assert choose_thresholds(detector, ThreeDiscs()) == (0.35, 0.4, 1.0)
+    assert detector.model.postprocess.nms_threshold == 0.5  # as it was
+    other = with_thresholds(detector, 0.35, 0.4)
+    assert (other.config.eval.score_threshold, other.config.model.nms_threshold) == (0.35, 0.4)
+    assert evaluate(other, ThreeDiscs()).metrics["F1/0.5"] == 1
+    assert evaluate(detector, ThreeDiscs()).metrics["F1/0.5"] < 1
+
+
+def test_chosen_thresholds_stay_with_the_weights(weights, tmp_path, capsys):
+    path = shutil.copy(weights, tmp_path)
+    main(["--weights", str(path), "--choose_thresholds", "true", "--data.count", "10"])
+    before, after = polarmask.load(weights), polarmask.load(path)
+    score, nms = after.config.eval.score_threshold, after.config.model.nms_threshold
+    assert f"score {score}, NMS {nms}, F1" in capsys.readouterr().out
+    assert score in SCORES
+    assert after.model.postprocess.nms_threshold == nms
+    assert with_thresholds(after, 0.1, 0.5).config == before.config  # all else
+    assert all(torch.equal(value, after.model.state_dict()[name]) for name, value in before.model.state_dict().items())

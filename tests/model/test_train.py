@@ -10,6 +10,7 @@ import pytest
 import tifffile
 import torch
 from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import polarmask
@@ -50,7 +51,12 @@ def losses(out):
 def test_writes_what_it_says(run):
     _, out = run
     assert {path.name for path in out.iterdir()} - {"tensorboard"} == set(FILES)
-    assert list((out / "tensorboard").iterdir())
+    (events,) = (out / "tensorboard").rglob("events*")
+    shown = EventAccumulator(str(events)).Reload()
+    assert set(shown.Tags()["images"]) == {"first_batch", "predictions"}
+    (picture,) = shown.Images("first_batch")
+    with Image.open(out / "first_batch.png") as image:
+        assert (picture.width, picture.height) == image.size
     metrics = json.loads((out / "metrics.json").read_text())
     assert {"segm/AP", "segm/AP50", "bbox/AP", "segm/AP/star", "instances", "seconds/train", "seconds/image"} <= set(
         metrics
