@@ -1,5 +1,6 @@
 """Trains a detector; writes weights, metrics and pictures."""
 
+import io
 import json
 import signal
 import threading
@@ -148,22 +149,16 @@ class _Run:
                     break
                 self.sampler.epoch, self.sampler.skip, skip = epoch, skip, 0
                 self.train_epoch(line)
-                if self.is_last_step() or (
-                    self.config.evaluate_every and (epoch + 1) % self.config.evaluate_every == 0
-                ):
+                every = self.config.evaluate_every
+                if self.progress.step == self.steps or (every and (epoch + 1) % every == 0):
                     self.evaluate()
                 self.save()
         if self.accelerator.is_main_process:
-            write_whole(self.out / "metrics.json", (json.dumps(self.final_metrics(), indent=2) + "\n").encode())
+            metrics = {**self.progress.metrics, "seconds/train": self.progress.seconds}
+            write_whole(self.out / "metrics.json", (json.dumps(metrics, indent=2) + "\n").encode())
             draw.learning_curve(self.out / "metrics.jsonl", self.out / "learning_curve.png")
         self.accelerator.end_training()
         return self.detector
-
-    def is_last_step(self) -> bool:
-        return self.progress.step == self.steps
-
-    def final_metrics(self) -> dict[str, float]:
-        return {**self.progress.metrics, "seconds/train": self.progress.seconds}
 
     def train_epoch(self, line: ProgressLine) -> None:
         """The steps that are left of an epoch."""
@@ -270,8 +265,9 @@ class _Run:
             "images": [image.cpu() for part in report.parts for image in part[0]],
             "targets": [_plain(target) for part in report.parts for target in part[1]],
         }
-        with path.open("wb") as file:
-            torch.save(content, file)
+        file = io.BytesIO()
+        torch.save(content, file)
+        write_whole(path, file.getvalue())
         raise FloatingPointError(
             f"train: expected finite losses and gradients, got {values} at step {report.step}, with the images "
             f"{', '.join(str(files.get(image_id, image_id)) for image_id in ids)}; they are kept in {path}"

@@ -20,6 +20,7 @@ import pytest
 import race
 import report
 import torch
+import training_step
 
 from polarmask.config import load_config
 
@@ -204,3 +205,10 @@ def test_learning_beside_mask_rcnn(tmp_path, monkeypatch):
     text = learning.page(again, "python learning.py")
     assert "| shapes | PolarMask | 0.002 | " in text
     assert "| shapes | Mask R-CNN | " in text
+
+
+def test_shares_of_a_training_step():
+    found = training_step.measure(tiny("shapes", 2e-3, 0), warm_up=1, steps=2)
+    assert found["seconds/step"] > 0
+    assert 0 < found["waiting"] < 1
+    assert 0 < found["ops"] < 1

@@ -11,6 +11,7 @@ import tifffile
 import torch
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from torch.profiler import ProfilerActivity, profile
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import polarmask
@@ -237,6 +238,26 @@ def test_a_step_waits_for_nothing(run, tmp_path):
     with Reads() as reads:
         report.values[0].item()
     assert reads.places
+
+
+LENGTHS_FROM_VALUES = {"aten::nonzero", "aten::masked_select", "aten::_unique2", "aten::repeat_interleave"}
+
+
+def test_no_shape_in_a_step_depends_on_values(run, tmp_path):
+    """On a GPU the host would wait for such a length; the dispatch mode above does not see those inside other ops."""
+    run = _Run(parse_config([*run[0], "--out", str(tmp_path)]))
+    batches = iter(run.loader)
+    run.step([next(batches)])  # draws a picture
+    parts = [next(batches)]
+    with profile(activities=[ProfilerActivity.CPU]) as profiler:
+        run.step(parts)
+    names = {event.name for event in profiler.events()}
+    assert "polarmask::encode_targets" in names
+    assert not names & LENGTHS_FROM_VALUES
+    with profile(activities=[ProfilerActivity.CPU]) as profiler:
+        x = torch.zeros(3)
+        x[x > 0]
+    assert {event.name for event in profiler.events()} & LENGTHS_FROM_VALUES
 
 
 def test_no_images(run, tmp_path):
