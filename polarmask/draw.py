@@ -67,26 +67,21 @@ def truth(sample: Sample) -> Image.Image:
     return canvas.convert("RGB")
 
 
-def sample_predictions(detector: Detector, data: DataSet, path: Path, count: int = 4) -> None:
-    """The first images of a data set: on the left what is there, on the right what is found."""
+def sample_predictions(detector: Detector, data: DataSet, count: int = 4) -> Image.Image | None:
+    """The first images of a data set, those that can be read: on the left what is there, on the right what is found."""
+    threshold = detector.config.eval.score_threshold
     rows = []
     for _, sample in islice(readable(data, detector.config.data.invalid), count):
-        rows.append(
-            beside(
-                [
-                    truth(sample),
-                    detections(sample.image, detector(sample.image), detector, detector.config.eval.score_threshold),
-                ]
-            )
-        )
-    if not rows:  # none can be read
-        return
+        found = detections(sample.image, detector(sample.image), detector, threshold)
+        rows.append(beside([truth(sample), found]))
+    if not rows:
+        return None
     sheet = Image.new("RGB", (max(row.width for row in rows), sum(row.height for row in rows)))
     top = 0
     for row in rows:
         sheet.paste(row, (0, top))
         top += row.height
-    sheet.save(path)
+    return sheet
 
 
 def beside(pictures: Sequence[Image.Image]) -> Image.Image:
@@ -111,7 +106,7 @@ def detections(image: Tensor, found: dict[str, Tensor], detector: Detector, thre
 
 
 @torch.no_grad()
-def first_batch(model: PolarMask, images: Sequence[Tensor], targets: Sequence[dict[str, Any]], path: Path) -> None:
+def first_batch(model: PolarMask, images: Sequence[Tensor], targets: Sequence[dict[str, Any]]) -> Image.Image:
     """The images as augmented; on them, decoded again, what the positive points are to say."""
     shapes = model.level_shapes(images)
     encoded = model.encode(shapes, targets)
@@ -122,7 +117,7 @@ def first_batch(model: PolarMask, images: Sequence[Tensor], targets: Sequence[di
         chosen = {int(instance[n]): n for n in (instance >= 0).nonzero()[:, 0].tolist()}
         rows = torch.tensor(list(chosen.values()), dtype=torch.int64, device=points.device)
         pictures.append(overlay(image, rays_to_polygons(points[rows], rays[rows])))
-    beside(pictures).save(path)
+    return beside(pictures)
 
 
 def learning_curve(metrics: Path, path: Path) -> None:

@@ -21,7 +21,7 @@ from . import draw
 from .config import DataConfig, EvalConfig, Parser
 from .data import DataSet, build_data, readable
 from .detector import Detector, load
-from .matching import Matching, match
+from .matching import Matching, match, match_by_score
 
 KINDS = "segm", "bbox", "boundary"
 SCORES = tuple(k / 20 for k in range(1, 20))  # thresholds to choose from
@@ -68,6 +68,14 @@ def evaluate(detector: Detector, data: DataSet, *, distributed: bool = False) ->
             f"evaluate: expected data of the categories that the detector knows, {detector.categories}, got also "
             f"{dict(sorted(unknown))}"
         )
+    results, seconds = _detect(detector, data, distributed)
+    evaluation = compare(data, results, detector.config.eval)
+    evaluation.metrics["seconds/image"] = seconds / max(len(data), 1)
+    return evaluation
+
+
+def _detect(detector: Detector, data: DataSet, distributed: bool) -> tuple[list[dict[str, Any]], float]:
+    """-> results of all images in COCO's format, and the seconds that they took in all."""
     processes = _processes() if distributed else None
     rank, world = (processes.process_index, processes.num_processes) if processes else (0, 1)
     mine = []
@@ -77,9 +85,7 @@ def evaluate(detector: Detector, data: DataSet, *, distributed: bool = False) ->
         results = coco_results(found, sample.size, sample.image_id, list(detector.categories))
         mine.append((index, results, time.perf_counter() - began))
     every = sorted(gather_object(mine), key=lambda part: part[0]) if world > 1 else mine
-    evaluation = compare(data, [result for _, results, _ in every for result in results], detector.config.eval)
-    evaluation.metrics["seconds/image"] = sum(seconds for _, _, seconds in every) / max(len(data), 1)
-    return evaluation
+    return [result for _, results, _ in every for result in results], sum(seconds for _, _, seconds in every)
 
 
 def compare(data: DataSet, results: list[dict[str, Any]], config: EvalConfig) -> Evaluation:
@@ -136,23 +142,20 @@ class Thresholds(NamedTuple):
     f1: float  # what they reach
 
 
-def choose_thresholds(detector: Detector, data: DataSet, iou: float = 0.5) -> Thresholds:
+def choose_thresholds(detector: Detector, data: DataSet, iou: float = 0.5, *, distributed: bool = False) -> Thresholds:
     """The thresholds with the best F1 of one-to-one matching at an IoU, see :func:`polarmask.matching.match`.
 
     ``data`` should be images that training has not seen. They go through the network for each of the NMS thresholds
     0.3, 0.4, 0.5 and 0.6; scores are 0.05, 0.10, …, 0.95. Of equals the lower NMS threshold, then the lower score.
-    StarDist stores two such thresholds beside its weights, chosen by another measure.
+    ``distributed``: see :func:`evaluate`. StarDist stores two such thresholds beside its weights, chosen by another
+    measure.
     """
     truth = COCO(data.ground_truth())
     tried = []
     for nms in OVERLAPS:
-        every = with_thresholds(detector, 0.0, nms)
-        results = [
-            result
-            for _, sample in readable(data, detector.config.data.invalid)
-            for result in coco_results(every(sample.image), sample.size, sample.image_id, list(detector.categories))
-        ]
-        tried += [Thresholds(score, nms, match(truth, results, score, [iou])[0].f1) for score in SCORES]
+        results, _ = _detect(with_thresholds(detector, 0.0, nms), data, distributed)
+        for score, (matching,) in zip(SCORES, match_by_score(truth, results, SCORES, [iou]), strict=True):
+            tried.append(Thresholds(score, nms, matching.f1))
     return max(tried, key=lambda thresholds: thresholds.f1)
 
 
@@ -224,7 +227,7 @@ def main(args: Sequence[str] | None = None) -> None:
     data = build_data(config.data, "test", config.seed)
     asked = replace(detector, config=config)
     if parsed.choose_thresholds:
-        chosen = choose_thresholds(asked, data)
+        chosen = choose_thresholds(asked, data, distributed=True)
         asked = with_thresholds(asked, chosen.score, chosen.nms)
         if _processes().is_main_process:
             with_thresholds(detector, chosen.score, chosen.nms).save(parsed.weights)

@@ -23,6 +23,14 @@ class Matching:
     fn: int = 0  # instances without a detection
     overlap: float = 0.0  # sum of the pairs' IoU
 
+    def add(self, overlaps: np.ndarray, in_crowd: np.ndarray) -> None:
+        """Counts the (detections, instances) of an image and category, and the detections' shares in its crowds."""
+        rows, columns = _pairs(overlaps, self.iou)
+        self.tp += len(rows)
+        self.fp += int((np.delete(in_crowd, rows) < self.iou).sum())
+        self.fn += overlaps.shape[1] - len(rows)
+        self.overlap += float(overlaps[rows, columns].sum())
+
     @property
     def precision(self) -> float:
         return self.tp / max(self.tp + self.fp, 1)
@@ -61,26 +69,33 @@ def match(
     -----
     Source: ``stardist.matching``, which takes label images; where masks do not overlap the numbers are the same.
     """
-    found = [Matching(iou) for iou in ious]
+    return match_by_score(truth, results, [score_threshold], ious)[0]
+
+
+def match_by_score(
+    truth: COCO, results: Sequence[dict[str, Any]], score_thresholds: Sequence[float], ious: Sequence[float] = IOUS
+) -> list[list[Matching]]:
+    """:func:`match` for each of several score thresholds; masks are compared once."""
+    found = [[Matching(iou) for iou in ious] for _ in score_thresholds]
     detections: dict[tuple[int, int], list[Any]] = defaultdict(list)
+    scores: dict[tuple[int, int], list[float]] = defaultdict(list)
     instances: dict[tuple[int, int], list[Any]] = defaultdict(list)
     crowds: dict[tuple[int, int], list[Any]] = defaultdict(list)
     for result in results:
-        if result["score"] >= score_threshold:
-            detections[result["image_id"], result["category_id"]].append(result["segmentation"])
+        if result["score"] >= min(score_thresholds):
+            key = result["image_id"], result["category_id"]
+            detections[key].append(result["segmentation"])
+            scores[key].append(result["score"])
     for entry in truth.anns.values():
         group = crowds if entry.get("iscrowd", 0) else instances
         group[entry["image_id"], entry["category_id"]].append(truth.annToRLE(entry))
     for key in detections.keys() | instances.keys():
         overlaps = _iou(detections[key], instances[key], crowd=False)
         in_crowd = _iou(detections[key], crowds[key], crowd=True).max(1, initial=0)
-        for each in found:
-            rows, columns = _pairs(overlaps, each.iou)
-            alone = np.delete(in_crowd, rows)
-            each.tp += len(rows)
-            each.fp += int((alone < each.iou).sum())
-            each.fn += overlaps.shape[1] - len(rows)
-            each.overlap += float(overlaps[rows, columns].sum())
+        for threshold, matchings in zip(score_thresholds, found, strict=True):
+            counted = np.array(scores[key]) >= threshold
+            for each in matchings:
+                each.add(overlaps[counted], in_crowd[counted])
     return found
 
 

@@ -208,8 +208,7 @@ class _Run:
         images = [[image.to(device, non_blocking=True) for image in part[0]] for part in parts]
         given = [[_to(target, device) for target in part[1]] for part in parts]
         if self.progress.step == 0 and self.accelerator.is_main_process:
-            draw.first_batch(network, images[0], given[0], self.out / "first_batch.png")
-            self.track_picture("first_batch")
+            self.keep_picture("first_batch", draw.first_batch(network, images[0], given[0]))
         targets = [
             network.encode(network.level_shapes(x), network.check(x, t)) for x, t in zip(images, given, strict=True)
         ]
@@ -279,25 +278,22 @@ class _Run:
             with (self.out / "metrics.jsonl").open("a") as lines:
                 print(json.dumps({"step": step, **values}), file=lines)
 
-    def track_picture(self, name: str) -> None:
-        """Hands a picture that was drawn to the trackers that take some."""
-        path = self.out / f"{name}.png"
-        if not path.exists():  # no image of the data can be read
+    def keep_picture(self, name: str, picture: Image.Image | None) -> None:
+        """As a file, and with the trackers that take pictures."""
+        if picture is None:
             return
-        with Image.open(path) as image:
-            pictures = {name: np.asarray(image.convert("RGB"))[None]}
+        picture.save(self.out / f"{name}.png")
         for tracker in self.accelerator.trackers:
             if hasattr(tracker, "log_images"):
                 layout = {"dataformats": "NHWC"} if tracker.name == "tensorboard" else {}
-                tracker.log_images(pictures, step=self.progress.step, **layout)
+                tracker.log_images({name: np.asarray(picture)[None]}, step=self.progress.step, **layout)
 
     def evaluate(self) -> None:
         """Measures, keeps the best weights and draws what is found."""
         several = self.accelerator.num_processes > 1
         self.progress.metrics = evaluate(self.detector, self.test, distributed=several).metrics
         if self.accelerator.is_main_process:
-            draw.sample_predictions(self.detector, self.test, self.out / "predictions.png")
-            self.track_picture("predictions")
+            self.keep_picture("predictions", draw.sample_predictions(self.detector, self.test))
         self.log(self.progress.metrics, self.progress.step)
         self.progress.since_best += 1
         if self.progress.metrics["segm/AP"] > self.progress.best:
