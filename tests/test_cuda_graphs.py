@@ -56,16 +56,26 @@ def encoded(boxes, labels, segments, offsets):
 
 def kept(centers, rays, scores):
     keep = ops.rays_nms(centers, rays, scores, 0.5, max_output=50)
-    best = keep.clamp(min=0)  # −1 pads
-    return keep, ops.rays_to_polygons(centers[best], rays[best]), ops.rays_to_boxes(centers[best], rays[best])
+    first = keep.clamp(min=0)  # −1 pads
+    return keep, ops.rays_to_polygons(centers[first], rays[first]), ops.rays_to_boxes(centers[first], rays[first])
 
 
 def drawn(centers, rays, scores):
     return ops.rays_to_masks(centers, rays, (64, 64)), ops.rays_to_labels(centers, rays, (64, 64))
 
 
+def head_outputs(seed):
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(2, 1280, 5, generator=generator).cuda(), torch.randn(2, 1280, generator=generator).cuda()
+
+
+def best(logits, centerness):
+    return ops.top_scores(logits, centerness, [1024, 256], 100)
+
+
 @pytest.mark.parametrize(
-    ("function", "make"), [(loss_and_gradient, loss_inputs), (encoded, scene), (kept, shapes), (drawn, shapes)]
+    ("function", "make"),
+    [(loss_and_gradient, loss_inputs), (encoded, scene), (best, head_outputs), (kept, shapes), (drawn, shapes)],
 )
 def test_replay_on_other_values(function, make):
     static = make(0)
@@ -90,11 +100,12 @@ def test_replay_on_other_values(function, make):
 
 def test_nothing_waits_for_the_device():
     """Fixed shapes, no synchronisation: torch raises where an op reads a value from the device."""
-    inputs, targets, candidates = loss_inputs(0), scene(0), shapes(0)
+    inputs, targets, outputs, candidates = loss_inputs(0), scene(0), head_outputs(0), shapes(0)
     torch.cuda.set_sync_debug_mode("error")
     try:
         loss_and_gradient(*inputs)
         encoded(*targets)
+        best(*outputs)
         kept(*candidates)
         drawn(*candidates)
     finally:

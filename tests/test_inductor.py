@@ -23,7 +23,7 @@ def ground_truth():
 
 
 class Step(torch.nn.Module):
-    """Targets, loss and drawing of one batch."""
+    """Targets, loss, choice of points and drawing of one batch."""
 
     def forward(self, log_rays, segments, offsets, boxes, labels, image_offsets):
         outlines = Outlines(segments, offsets)
@@ -36,7 +36,8 @@ class Step(torch.nn.Module):
         rays = ops.cast_rays(centers, outlines, torch.arange(2))
         keep = ops.rays_nms(centers, rays, torch.tensor([0.5, 0.75]), 0.5, max_output=4)
         masks = ops.rays_to_masks(centers, rays, (64, 64))
-        return loss, keep, masks, ops.rays_to_labels(centers, rays, (64, 64)), ops.polar_iou(rays, rays)
+        best = ops.top_scores(log_rays.view(2, 80, 36), targets.centerness, [h * w for h, w in SHAPES], 5)
+        return loss, keep, masks, ops.rays_to_labels(centers, rays, (64, 64)), ops.polar_iou(rays, rays), *best
 
 
 def inputs():
