@@ -5,6 +5,7 @@ above 1 is better use of the machine, not less work.
 """
 
 from collections.abc import Callable
+from copy import deepcopy
 from functools import cache
 from typing import Any
 
@@ -24,21 +25,42 @@ CATEGORIES = {n: str(n) for n in range(1, 81)}
 
 
 @cache
-def detector(shape: tuple[int, int, int]) -> Detector:
+def detector(shape: tuple[int, int, int], box_branch: bool = True) -> Detector:
     """With as many candidates before NMS as the others have, and shapes as large as their level's objects."""
     torch.manual_seed(0)
-    config = Config(ModelConfig(weights="torchvision", init_scale=4, pad_multiple=32))
-    model = build_model(config.model, len(CATEGORIES)).eval()
+    settings = ModelConfig(weights="torchvision", init_scale=4, pad_multiple=32, box_branch=box_branch)
+    model = build_model(settings, len(CATEGORIES)).eval()
     with torch.inference_mode():
         output = model.head(list(model.backbone(model.batch([torch.rand(shape)])).values()))
     scores = output.logits.sigmoid().flatten()
     threshold = float(scores.topk(min(peers.CANDIDATES, len(scores))).values[-1])
     model.postprocess = model.postprocess._replace(score_threshold=threshold)
-    return Detector(model, config, CATEGORIES)
+    return Detector(model, Config(settings), CATEGORIES)
+
+
+@cache
+def compiled(shape: tuple[int, int, int], threads: int) -> Detector:
+    """For a number of threads, which inductor writes into the code."""
+    ours = deepcopy(detector(shape))
+    peers.compile_frozen(ours.model.backbone, ours.model.head)
+    return ours
+
+
+def entries(detector: Detector, image: Tensor) -> list[dict[str, Any]]:
+    return coco_results(detector(image), (image.shape[1], image.shape[2]), 1, list(CATEGORIES))
 
 
 def ours(image: Tensor) -> list[dict[str, Any]]:
-    return coco_results(detector(image.shape)(image), (image.shape[1], image.shape[2]), 1, list(CATEGORIES))
+    return entries(detector(image.shape), image)
+
+
+def without_boxes(image: Tensor) -> list[dict[str, Any]]:
+    return entries(detector(image.shape, box_branch=False), image)
+
+
+def ours_compiled(image: Tensor) -> list[dict[str, Any]]:
+    with peers.frozen():
+        return entries(compiled(image.shape, torch.get_num_threads()), image)
 
 
 def in_bfloat16(run: Callable[[Tensor], Any]) -> Callable[[Tensor], Any]:
@@ -54,9 +76,9 @@ def weights(image: Tensor, _: Any) -> int:
 
 
 @cache
-def operations(shape: tuple[int, int, int]) -> int:
+def operations(shape: tuple[int, int, int], box_branch: bool = True) -> int:
     """Of the convolutions."""
-    model = detector(shape).model
+    model = detector(shape, box_branch).model
     with torch.inference_mode(), FlopCounterMode(display=False) as counter:
         model.head(list(model.backbone(model.batch([torch.rand(shape)])).values()))
     return counter.get_total_flops()
@@ -74,6 +96,24 @@ RACES = (
         unit="column",
         floor=FLOOR,
         patience=60,
+    ),
+    Race(
+        "predict, R50, torch.compile",
+        PREDICT,
+        ours_compiled,
+        (Runner(MASK_RCNN + ", torch.compile", peers.mask_rcnn_compiled, aim=1.5),),
+        unit="column",
+        floor=FLOOR,
+        patience=45,
+    ),
+    Race(
+        "predict, R50, no box branch",
+        PREDICT,
+        without_boxes,
+        (Runner(MASK_RCNN, peers.mask_rcnn, aim=1.5),),
+        unit="column",
+        floor=Floor(weights, lambda image, _: operations(image.shape, box_branch=False)),
+        patience=45,
     ),
     Race(
         "predict, R50, bfloat16",

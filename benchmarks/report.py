@@ -155,7 +155,9 @@ def page(machine: Record, run: Run, name: str) -> str:
         f"![Ratios]({name}-ratio.svg)",
         "## Whole predictions",
         "From an image to instances in COCO's result format: network, decoding, NMS, masks, RLE. Random weights, 1,000 "
-        "candidates before NMS, 100 instances. Median and 95th percentile of the rounds (of a few: the slowest).",
+        "candidates before NMS, 100 instances; with torch.compile what sees the same shapes at every call, its weights "
+        "frozen; without the box branch, boxes are those of the polygons. Median and 95th percentile of the rounds "
+        "(of a few: the slowest).",
         *([] if machine["bfloat16"] else [without_bfloat16(run)]),
         table(
             ["network", "runner", *_columns(threads, ", p50 s"), *_columns(threads, ", p95 s"), "rounds"], latency(run)
@@ -189,9 +191,9 @@ def summary(machine: Record, run: Run, link: str) -> str:
             lines.setdefault(key, []).append((record["case"], times(ratio)))
     rows = [
         [
-            f"{race}: {', '.join(case for case, _ in ratios)}",
+            f"{race}: {'; '.join(case for case, _ in ratios)}",
             runner,
-            ", ".join(each for _, each in ratios),
+            "; ".join(each for _, each in ratios),
             f"≥ {aim:g}×",
         ]
         for (race, runner, aim), ratios in lines.items()

@@ -41,7 +41,7 @@ RUNNERS = {
     for contest in module.RACES
     for case in contest.cases
     for runner in contest.runners(case)
-    if "compile" not in runner.name  # half a minute of a C++ compiler
+    if "compile" not in contest.name + runner.name  # half a minute of a C++ compiler
 }
 ON_GPU = {f"{contest.name}-{contest.cases[0].name}".replace(" ", "_"): contest for contest in gpu.RACES}
 

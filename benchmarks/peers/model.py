@@ -6,10 +6,13 @@ the score threshold is set such that as many pass as with ours.
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, ExitStack
+from copy import deepcopy
 from functools import cache
 
 import numpy as np
 import torch
+import torch._inductor.config
 from pycocotools import mask as coco
 from torch import Tensor, nn
 from torchvision.models.detection import fcos_resnet50_fpn, maskrcnn_resnet50_fpn
@@ -22,6 +25,26 @@ def mask_rcnn(image: Tensor) -> list[dict[str, object]]:
     """Instances in COCO's result format: masks are pasted into the image, and encoded."""
     with torch.inference_mode():
         return coco_entries(_mask_rcnn(image.shape)([image])[0])
+
+
+def mask_rcnn_compiled(image: Tensor) -> list[dict[str, object]]:
+    with frozen():
+        return coco_entries(_mask_rcnn_compiled(image.shape, torch.get_num_threads())([image])[0])
+
+
+def frozen() -> AbstractContextManager[object]:
+    """What is compiled in it has its weights folded and laid out at compile time."""
+    stack = ExitStack()
+    stack.enter_context(torch.no_grad())  # inference mode does not freeze
+    stack.enter_context(torch._inductor.config.patch(freezing=True))
+    return stack
+
+
+def compile_frozen(*modules: nn.Module) -> None:
+    """Each on its own; their first call must be in :func:`frozen`."""
+    torch.compiler.reset()
+    for module in modules:
+        module.requires_grad_(False).compile(dynamic=False)
 
 
 def coco_entries(found: dict[str, Tensor]) -> list[dict[str, object]]:
@@ -55,6 +78,14 @@ def _mask_rcnn(shape: tuple[int, int, int]) -> nn.Module:
         model([torch.rand(shape)])
     hook.remove()
     model.roi_heads.score_thresh = _threshold(seen[0].softmax(1)[:, 1:])
+    return model
+
+
+@cache
+def _mask_rcnn_compiled(shape: tuple[int, int, int], threads: int) -> nn.Module:
+    """What always sees the same shapes: the heads' number of regions is that of the candidates."""
+    model = deepcopy(_mask_rcnn(shape))
+    compile_frozen(model.backbone, model.rpn.head, model.roi_heads.box_head, model.roi_heads.mask_head)
     return model
 
 
