@@ -226,13 +226,19 @@ def outlines_from_polygons(polygons: Sequence[Sequence[Any]], *, keep: str = "la
     return Outlines(*torch.ops.polarmask.outlines_from_polygons(vertices, ring_offsets, polygon_offsets, largest))
 
 
-def outlines_from_masks(masks: Tensor, *, keep: str = "largest", boundary: str = "edges") -> Outlines:
+def outlines_from_masks(
+    masks: Tensor, *, boxes: Tensor | None = None, keep: str = "largest", boundary: str = "edges"
+) -> Outlines:
     """Outlines of instances given by bitmaps.
 
     Parameters
     ----------
     masks : Tensor, shape (M, H, W), bool or uint8
         Bitmaps; what is not 0 is inside.
+    boxes : Tensor, shape (M, 4), float, optional
+        x0, y0, x1, y1 in pixels. Only pixels that touch an instance's box, its border included, are looked at, the
+        others are outside: with the boxes of the instances, which data sets have, the time is that of reading these and
+        does not grow with the image. Boxes may end at the last pixel's number or behind it. NaN: no pixel.
     keep : {"largest", "all"}
         ``"largest"`` keeps the 8-connected component that has the largest area with its holes filled; ties: the one
         whose first pixel in row-major order comes first. A hole is 4-connected background that does not reach the
@@ -250,9 +256,9 @@ def outlines_from_masks(masks: Tensor, *, keep: str = "largest", boundary: str =
     Raises
     ------
     TypeError
-        If ``masks`` is not a bool or uint8 tensor.
+        If ``masks`` is not a bool or uint8 tensor, or ``boxes`` not of a floating-point dtype.
     ValueError
-        If the shape is not (M, H, W), or ``keep`` or ``boundary`` is unknown.
+        If the shape is not (M, H, W), ``boxes`` have another shape or device, or ``keep`` or ``boundary`` is unknown.
 
     Notes
     -----
@@ -274,7 +280,9 @@ def outlines_from_masks(masks: Tensor, *, keep: str = "largest", boundary: str =
     if not isinstance(masks, Tensor) or masks.dtype not in (torch.bool, torch.uint8):
         got = masks.dtype if isinstance(masks, Tensor) else type(masks).__name__
         raise TypeError(f"{op}: expected masks to be a tensor of dtype bool or uint8, got {got}")
-    return Outlines(*torch.ops.polarmask.outlines_from_masks(masks, keep == "largest", boundary == "pixels"))
+    if boxes is not None:
+        boxes = _arguments.float32(op, "boxes", boxes).detach()
+    return Outlines(*torch.ops.polarmask.outlines_from_masks(masks, boxes, keep == "largest", boundary == "pixels"))
 
 
 def outlines_from_rle(rle: RLE, *, keep: str = "largest") -> Outlines:
@@ -361,7 +369,7 @@ def _from_polygons_fake(
 
 
 @torch.library.register_fake("polarmask::outlines_from_masks")
-def _from_masks_fake(masks: Tensor, largest: bool, border: bool) -> tuple[Tensor, Tensor]:
+def _from_masks_fake(masks: Tensor, boxes: Tensor | None, largest: bool, border: bool) -> tuple[Tensor, Tensor]:
     return _ragged.fake(masks, masks.shape[0], torch.float32, 4)
 
 

@@ -183,6 +183,27 @@ class TestFromPolygons(FromTester):
         ]
 
 
+NAN, INF = math.nan, math.inf
+WINDOWS = [  # on masks of 16 x 70
+    (3, 2, 9, 8),
+    (3.5, 2.5, 3.5, 2.5),  # a point in a pixel
+    (64, 4, 64, 4),  # and in the corner of four
+    (63.999, 4.001, 64.001, 12),
+    (-4, -4, 80, 90),
+    (0, 0, 70, 16),
+    (0, 0, 69, 15),
+    (70, 16, 90, 20),
+    (-9, -9, 0, 0),
+    (70.001, 3, 80, 9),
+    (-3, 2, -0.001, 8),
+    (9, 8, 3, 2),  # backwards
+    (-INF, 3, INF, 5),
+    (1e30, 2, 1e38, 8),
+    (1e-30, 1e-30, 1, 1),
+    *([NAN if k == side else edge for k, edge in enumerate((3, 2, 9, 8))] for side in range(4)),
+]
+
+
 class TestFromMasks(FromTester):
     function = outlines_from_masks
     reference = reference.outlines_from_masks
@@ -193,6 +214,10 @@ class TestFromMasks(FromTester):
         Bad({"masks": torch.zeros(2, 2, dtype=torch.bool)}, ValueError, ("masks", "(M, H, W)", "(2, 2)")),
         Bad({"keep": "both"}, ValueError, ("keep", "'largest', 'all'", "'both'")),
         Bad({"boundary": "lines"}, ValueError, ("boundary", "'edges', 'pixels'", "'lines'")),
+        Bad({"boxes": torch.zeros(4, 4, dtype=torch.int64)}, TypeError, ("boxes", "floating-point", "int64")),
+        Bad({"boxes": torch.zeros(3, 4)}, ValueError, ("boxes", "(M, 4)", "(3, 4)")),
+        Bad({"boxes": torch.zeros(4, 5)}, ValueError, ("boxes", "(M, 4)", "(4, 5)")),
+        Bad({"boxes": torch.zeros(4)}, ValueError, ("boxes", "(M, 4)", "(4,)")),
     )
 
     def sample(self, dtype, device):
@@ -214,7 +239,10 @@ class TestFromMasks(FromTester):
             drawing("#", "#", ".", "#"),
         ]
         options = [{"keep": keep, "boundary": how} for keep in ("largest", "all") for how in ("edges", "pixels")]
-        return [{"masks": mask.to(device, dtype), **option} for mask in masks for option in options]
+        samples = [{"masks": mask.to(device, dtype), **option} for mask in masks for option in options]
+        masks = self.sample(dtype, device)["masks"][-1:].expand(len(WINDOWS), -1, -1)
+        boxes = torch.tensor(WINDOWS, dtype=torch.float64, device=device)
+        return [*samples, *({"masks": masks, "boxes": boxes, **option} for option in options)]
 
     def empty(self, dtype, device):
         shapes = [(0, 3, 3), (2, 0, 3), (2, 3, 0), (0, 0, 0), (2, 3, 4)]
@@ -271,6 +299,20 @@ def test_masks_and_rle_are_one(keep, device):
         if keep == "all":
             assert (outlines.areas() == masks.sum((1, 2))).all()
             assert (outlines.boxes() == RLE.from_masks(masks).boxes()).all()
+
+
+@pytest.mark.parametrize("size", [(40, 200), (7, 300), (90, 64)])
+def test_boxes_around_the_pixels_change_nothing(size, device):
+    masks = random_masks(60, *size, seed=10).to(device)
+    masks[:, : size[0] // 3] = masks[:, :, size[1] // 2 :] = False
+    boxes = RLE.from_masks(masks).boxes()
+    for keep in ("largest", "all"):
+        want = outlines_from_masks(masks, keep=keep)
+        for grown in (0.0, 1.0, 1000.0):
+            around = boxes + grown * torch.tensor([-1, -1, 1, 1], device=device)
+            got = outlines_from_masks(masks, boxes=around.double(), keep=keep)
+            assert torch.equal(got.segments, want.segments)
+            assert torch.equal(got.offsets, want.offsets)
 
 
 def test_the_way_round_does_not_matter(device):
@@ -445,8 +487,11 @@ class TestKernels:
     def test_masks_that_begin_anywhere(self):
         """Whole words are read only where they are aligned."""
         flat = random_masks(1, 1, 2 * 5 * 64 + 1).flatten()
+        boxes = torch.tensor([[31.0, 1, 31.5, 3], [7, 2, 50, 4]])
         for first in (0, 1):
-            self.agree(outlines_from_masks, masks=flat[first : first + 640].view(2, 5, 64), keep="all")
+            masks = flat[first : first + 640].view(2, 5, 64)
+            self.agree(outlines_from_masks, masks=masks, keep="all")
+            self.agree(outlines_from_masks, masks=masks, boxes=boxes, keep="all")
 
     @pytest.mark.parametrize("keep", ["largest", "all"])
     def test_polygons(self, keep):

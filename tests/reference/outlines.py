@@ -105,9 +105,18 @@ def straight_on(sides: set) -> list:
     return segments
 
 
-def outlines_from_masks(masks: np.ndarray, keep: str = "largest", boundary: str = "edges") -> tuple:
+def touching(mask: np.ndarray, box: np.ndarray) -> np.ndarray:
+    """The mask without the pixels that have no point in common with the box."""
+    x0, y0, x1, y1 = box
+    i, j = np.indices(mask.shape)
+    return np.where((x0 <= x1) & (y0 <= y1) & (j + 1 >= x0) & (j <= x1) & (i + 1 >= y0) & (i <= y1), mask, 0)
+
+
+def outlines_from_masks(
+    masks: np.ndarray, keep: str = "largest", boundary: str = "edges", boxes: np.ndarray | None = None
+) -> tuple:
     segments, lengths = [], [0]
-    for mask in masks:
+    for mask in masks if boxes is None else map(touching, masks, boxes):
         pixels = kept_pixels(mask, keep)
         sides = set()  # clockwise on the screen around every pixel, where there is no neighbour
         for i, j in pixels:

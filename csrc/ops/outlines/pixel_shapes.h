@@ -20,9 +20,18 @@ PM_HD int64_t aligned(int64_t bytes) { return ceil_div(bytes, kSlotAlignment) * 
 // Bitmaps. Any of them fits into a slot.
 struct BitShapes {
   uint32_t* bits;         // [M, height, words()] the first pixel in the lowest bit, zeros beyond the width
+  const float* boxes;     // [M, 4] pixels; what touches none of them counts as empty; null: everything counts
   int64_t height, width;  // pixels
 
   PM_HD int64_t words() const { return ceil_div(width, 32); }
+  // Which pixels of a word count, row after row through all bitmaps, from column x on.
+  PM_HD uint32_t counting(int64_t row, int64_t x) const {
+    if (!boxes) return ~0u;
+    const Window window = Window::around(boxes + row / height * 4, height, width);
+    const int64_t line = row % height, begin = max_of(window.left, x), end = min_of(window.right, x + 32);
+    if (line < window.top || line >= window.bottom || begin >= end) return 0;
+    return ~0u >> (32 - (end - begin)) << (begin - x);
+  }
   PM_HD int64_t slot_bytes() const { return aligned(shape_bytes(height, 0, height * ceil_div(width, 2), false)); }
 };
 

@@ -80,9 +80,10 @@ OutlinesTensors from_pixels_by_kernels(const char* op, const Shapes& shapes, int
       });
 }
 
-OutlinesTensors from_masks_by_kernels(const char* op, const Tensor& masks, ImageSize size, PixelOptions options) {
+OutlinesTensors from_masks_by_kernels(const char* op, const Tensor& masks, const float* boxes, ImageSize size,
+                                      PixelOptions options) {
   const int64_t count = masks.size(0);
-  BitShapes shapes{.bits = nullptr, .height = size.height, .width = size.width};
+  BitShapes shapes{.bits = nullptr, .boxes = boxes, .height = size.height, .width = size.width};
   const int64_t num_rows = count * size.height;
   const Tensor bits = torch::stable::new_empty(masks, {num_rows * shapes.words()}, ScalarType::Int);
   shapes.bits = reinterpret_cast<uint32_t*>(bits.mutable_data_ptr<int32_t>());
@@ -102,20 +103,32 @@ OutlinesTensors from_rle_by_kernels(const char* op, const Ragged<int32_t>& runs,
 }
 
 // -> segments (S, 4), offsets (M + 1,)
-OutlinesTensors outlines_from_masks(const Tensor& masks_in, bool largest, bool border) {
+OutlinesTensors outlines_from_masks(const Tensor& masks_in, const std::optional<Tensor>& boxes_in, bool largest,
+                                    bool border) {
   const char* op = "outlines_from_masks";
   check_dim(op, "masks", masks_in, 3, "(M, H, W)");
   const auto dtype = masks_in.scalar_type();
   check(dtype == ScalarType::Bool || dtype == ScalarType::Byte, op, ": expected masks of dtype bool or uint8");
   const ImageSize size = checked_size(op, masks_in.size(1), masks_in.size(2));
   const Tensor masks = torch::stable::contiguous(masks_in);
-  if (by_kernels(masks)) return from_masks_by_kernels(op, masks, size, {largest, border});
+  std::optional<Tensor> boxes;
+  if (boxes_in) {
+    check_dim(op, "boxes", *boxes_in, 2, "(M, 4)");
+    check_size(op, "boxes", *boxes_in, 0, masks.size(0), "(M, 4)");
+    check_size(op, "boxes", *boxes_in, 1, 4, "(M, 4)");
+    check_same_device(op, "boxes", *boxes_in, "masks", masks);
+    boxes = torch::stable::contiguous(*boxes_in);
+  }
+  const float* const box = boxes ? boxes->const_data_ptr<float>() : nullptr;
+  if (by_kernels(masks)) return from_masks_by_kernels(op, masks, box, size, {largest, border});
   const auto* pixels = static_cast<const uint8_t*>(masks.const_data_ptr());
   return build_outlines<float>(masks.size(0), masks, 1, [&] {
     return [=, tracer = PixelTracer(false, {largest, border}), shape = Runs()](
                int64_t m, std::vector<Segment<float>>& segments) mutable {
+      const Window window =
+          box ? Window::around(box + 4 * m, size.height, size.width) : Window::all(size.height, size.width);
       shape.clear();
-      with_isa([&] { shape.add_bitmap(pixels + m * size.height * size.width, size.height, size.width); });
+      with_isa([&] { shape.add_bitmap(pixels + m * size.height * size.width, size.height, size.width, window); });
       tracer.append(shape, segments);
     };
   });
@@ -150,7 +163,7 @@ OutlinesTensors outlines_from_rle(const Tensor& counts_in, const Tensor& offsets
 
 STABLE_TORCH_LIBRARY_FRAGMENT(polarmask, m) {
   m.set_python_module("polarmask_ops.outlines");
-  m.def("outlines_from_masks(Tensor masks, bool largest, bool border) -> (Tensor, Tensor)");
+  m.def("outlines_from_masks(Tensor masks, Tensor? boxes, bool largest, bool border) -> (Tensor, Tensor)");
   m.def(
       "outlines_from_rle(Tensor counts, Tensor offsets, SymInt height, SymInt width, bool largest) "
       "-> (Tensor, Tensor)");

@@ -7,6 +7,9 @@
 #include <numeric>
 #include <utility>
 #include <vector>
+#ifdef __SSE2__
+#include <emmintrin.h>
+#endif
 
 #include "lines.h"
 
@@ -34,13 +37,25 @@ class Runs {
     runs_.push_back({begin, end});
   }
 
-  // A bitmap [height, width], where bytes other than 0 are inside.
-  void add_bitmap(const uint8_t* pixels, int64_t height, int64_t width) {
-    const int64_t area = height * width;
-    for (int64_t at = skip_zeros(pixels, 0, area); at < area;) {
-      const int64_t line = at / width;
-      add_row(line, pixels + line * width, width);
-      at = skip_zeros(pixels, (line + 1) * width, area);
+  // A window of a bitmap [height, width], where bytes other than 0 are inside.
+  void add_bitmap(const uint8_t* pixels, int64_t height, int64_t width, const Window& window) {
+    if (window.left >= window.right) return;
+    const auto add_line = [&](int64_t line) { add_row(line, pixels + line * width, window, (height - line) * width); };
+    if (window.right - window.left == width) {
+      const int64_t end = window.bottom * width;
+      for (int64_t at = skip_zeros(pixels, window.top * width, end); at < end;) {
+        const int64_t line = at / width;
+        add_line(line);
+        at = skip_zeros(pixels, (line + 1) * width, end);
+      }
+      return;
+    }
+    for (int64_t line = window.top; line < window.bottom; ++line) {
+      if (line + kLinesAhead < window.bottom) {
+        const uint8_t* const ahead = pixels + (line + kLinesAhead) * width;
+        for (int64_t x = window.left; x < window.right; x += 64) __builtin_prefetch(ahead + x);
+      }
+      add_line(line);
     }
   }
 
@@ -61,6 +76,9 @@ class Runs {
   }
 
  private:
+  // Lines of a window lie a page or so apart: no cache foresees the next one, and each would wait for memory.
+  static constexpr int64_t kLinesAhead = 8;
+
   // The first byte from `at` on that is not 0, or one up to 255 before it: most of a bitmap is empty, and this passes
   // over it at the speed of memory.
   static int64_t skip_zeros(const uint8_t* bytes, int64_t at, int64_t count) {
@@ -74,10 +92,11 @@ class Runs {
     return at;
   }
 
-  void add_row(int64_t line, const uint8_t* pixels, int64_t width) {
+  // `readable`: the bytes from `pixels` on, to the end of the bitmap.
+  void add_row(int64_t line, const uint8_t* pixels, const Window& window, int64_t readable) {
     int64_t begin = -1;  // of the run that is open
-    for (int64_t x = 0; x < width; x += 64) {
-      const uint64_t inside = nonzero_bytes(pixels + x, std::min<int64_t>(width - x, 64));
+    for (int64_t x = window.left; x < window.right; x += 64) {
+      const uint64_t inside = nonzero_bytes(pixels + x, window.right - x, readable - x);
       uint64_t changes = inside ^ (inside << 1 | (begin >= 0));
       for (; changes != 0; changes &= changes - 1) {
         const int64_t at = x + std::countr_zero(changes);
@@ -85,21 +104,34 @@ class Runs {
         begin = begin >= 0 ? -1 : at;
       }
     }
-    if (begin >= 0) add(line, static_cast<int32_t>(begin), static_cast<int32_t>(width));
+    if (begin >= 0) add(line, static_cast<int32_t>(begin), static_cast<int32_t>(window.right));
   }
 
-  // Bit k says whether byte k is other than 0.
-  static uint64_t nonzero_bytes(const uint8_t* bytes, int64_t count) {
+  // Bit k says whether byte k is other than 0, of the first 64 or `count`.
+  static uint64_t nonzero_bytes(const uint8_t* bytes, int64_t count, int64_t readable) {
+    uint8_t last[64] = {};
+    if (readable < 64) bytes = static_cast<const uint8_t*>(std::memcpy(last, bytes, readable));  // a slow call: rarely
+    const uint64_t counting = count < 64 ? ~(~uint64_t{0} << count) : ~uint64_t{0};
+    return nonzero_of_64(bytes) & counting;
+  }
+
+  static uint64_t nonzero_of_64(const uint8_t* bytes) {
+    uint64_t bits = 0;
+#ifdef __SSE2__  // which every x86-64 has
+    for (int k = 0; k < 4; ++k) {
+      const __m128i sixteen = _mm_loadu_si128(reinterpret_cast<const __m128i*>(bytes) + k);
+      const auto zeros = static_cast<uint16_t>(_mm_movemask_epi8(_mm_cmpeq_epi8(sixteen, _mm_setzero_si128())));
+      bits |= uint64_t{static_cast<uint16_t>(~zeros)} << (16 * k);
+    }
+#else
     constexpr uint64_t kLow = 0x7f7f7f7f7f7f7f7f;
-    uint64_t words[8] = {};
-    count == 64 ? std::memcpy(words, bytes, 64) : std::memcpy(words, bytes, count);  // 64 is a few loads
-    uint64_t any = 0, bits = 0;
-    for (const uint64_t word : words) any |= word;
-    if (any == 0) return 0;  // often
     for (int k = 0; k < 8; ++k) {
-      const uint64_t ones = ((((words[k] & kLow) + kLow) | words[k]) & ~kLow) >> 7;
+      uint64_t word;
+      std::memcpy(&word, bytes + 8 * k, 8);
+      const uint64_t ones = ((((word & kLow) + kLow) | word) & ~kLow) >> 7;
       bits |= (ones * 0x0102040810204080 >> 56) << (8 * k);  // the product brings byte k's 1 to bit 56 + k
     }
+#endif
     return bits;
   }
 
