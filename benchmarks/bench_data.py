@@ -50,7 +50,7 @@ def bitmaps_alone(inputs: TrainingImage) -> PolarTargets:
     masks = masks[masks.flatten(1).any(1)]
     boxes = masks_to_boxes(masks)
     boxes[:, 2:] += 1
-    return encode(outlines_from_masks(masks), boxes)
+    return encode(outlines_from_masks(masks, boxes=boxes), boxes)
 
 
 def agree(inputs: TrainingImage, ours: PolarTargets, theirs: PolarTargets) -> None:

@@ -11,7 +11,11 @@ from polarmask_ops import PolarTargets, cast_rays, encode_targets, outlines_from
 
 
 def ours(scene: Scene) -> PolarTargets:
-    """From bitmaps: the outline and the centre of mass are part of the work."""
+    """From bitmaps and their boxes: the outline and the centre of mass are part of the work."""
+    return _encode(scene, outlines_from_masks(scene.masks, boxes=scene.boxes))
+
+
+def whole_bitmaps(scene: Scene) -> PolarTargets:
     return _encode(scene, outlines_from_masks(scene.masks))
 
 
@@ -22,7 +26,7 @@ def _encode(scene: Scene, outlines, **options) -> PolarTargets:
 
 def released_rule(scene: Scene, centers: Tensor | None = None) -> PolarTargets:
     """The released rule from our op: pixel centres at integers, boxes that include their last pixel, bins."""
-    outlines = outlines_from_masks(scene.masks, boundary="pixels").translate(-0.5, -0.5)
+    outlines = outlines_from_masks(scene.masks, boxes=scene.boxes, boundary="pixels").translate(-0.5, -0.5)
     x0, y0, x1, y1 = scene.boxes.unbind(1)
     areas = (x1 - x0 + 1) * (y1 - y0 + 1)
     return _encode(scene, outlines, centers=centers, areas=areas, method="binned")
@@ -42,6 +46,10 @@ def same_targets(scene: Scene, ours: PolarTargets, theirs: peers.Targets) -> Non
     assert len(both) > 0.8 * len(positive)  # whole centres are up to a pixel away
     rays, others = ours.rays[0, both], theirs.rays[torch.isin(positive, both)][:, peers.RELEASED_ORDER]
     assert (rays - others).abs().median() < 1
+
+
+def equal_targets(scene: Scene, ours: PolarTargets, theirs: PolarTargets) -> None:
+    assert all(map(torch.equal, ours, theirs))
 
 
 def same_rays(inputs: Origins, ours: Tensor, theirs: Tensor) -> None:
@@ -69,6 +77,7 @@ RACES = (
         ours,
         (
             Runner("our op by the released rule", released_rule),
+            Runner("our op without boxes", whole_bitmaps, equal_targets),
             Runner("released loader", peers.released, same_targets, aim=500, sizes=(0, 100)),
             Runner("vectorised torch, cropped contours", peers.vectorised, same_targets),
             Runner("numba, cropped contours", peers.compiled, same_targets, aim=5, available=peers.HAS_NUMBA),

@@ -107,7 +107,7 @@ def copy_paste(sample: Sample, source: Sample, rng: np.random.Generator) -> Samp
     hidden = (seen & above).flatten(1).any(1)
     rows, seen = rows[hidden], seen[hidden] & ~above
     rest = sample.select(~torch.zeros_like(meets).index_fill(0, rows, True))
-    cut = replace(sample.select(rows), outlines=outlines_from_masks(seen, keep="all"))
+    cut = replace(sample.select(rows), outlines=outlines_from_masks(seen, boxes=boxes[rows], keep="all"))
     return replace(_joined([rest, cut, pasted]), image=image, image_id=sample.image_id)
 
 

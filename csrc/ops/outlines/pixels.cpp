@@ -33,8 +33,8 @@ class PixelTracer {
   PixelTracer(bool columns, PixelOptions options) : columns_(columns), options_(options) {}
 
   void append(const Runs& shape, std::vector<Segment<float>>& segments) {
-    if (options_.largest) components_.find(shape, columns_, kept_);
-    const Runs& kept = options_.largest ? kept_ : shape;
+    const Runs& kept = options_.largest ? components_.find(shape, columns_) : shape;
+    if (segments.empty()) segments.reserve(4 * kept.size());  // a run has two sides, and mostly a step at each
     const auto add = [&](auto along0, auto line0, auto along1, auto line1) {
       const auto x0 = static_cast<float>(along0), y0 = static_cast<float>(line0);
       const auto x1 = static_cast<float>(along1), y1 = static_cast<float>(line1);
@@ -54,7 +54,6 @@ class PixelTracer {
   bool columns_;
   PixelOptions options_;
   LargestComponent components_;
-  Runs kept_;
   EdgeTracer edges_;
 };
 

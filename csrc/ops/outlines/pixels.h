@@ -29,11 +29,12 @@ class Runs {
   // In order of lines, and along them; runs that touch are joined.
   void add(int64_t line, int32_t begin, int32_t end) {
     if (runs_.empty()) first_line_ = line;
-    if (line < end_line() && runs_.back().end == begin) {
+    if (line >= end_line()) {
+      begins_.resize(line - first_line_ + 1, size());
+    } else if (runs_.back().end == begin) {
       runs_.back().end = end;
       return;
     }
-    begins_.resize(line - first_line_ + 1, size());
     runs_.push_back({begin, end});
   }
 
@@ -144,29 +145,38 @@ class Runs {
 // not reach the image's border. Kept between shapes, for its memory.
 class LargestComponent {
  public:
-  // `columns`: lines are columns. Of equal areas the one wins whose first pixel in row-major order comes first.
-  void find(const Runs& shape, bool columns, Runs& filled) {
-    connect(shape);
+  // `columns`: lines are columns. Of equal areas the one wins whose first pixel in row-major order comes first. Until
+  // the next call, for the shape itself may be it.
+  const Runs& find(const Runs& shape, bool columns) {
+    if (connect(shape)) return shape;
     const int64_t best = largest(shape, columns);
-    filled.clear();
+    filled_.clear();
     for (int64_t line = shape.first_line(); line < shape.end_line(); ++line)
       fill_line(
           shape.line(line), [&](int64_t run) { return root(pieces_, run) == best; },
           [&](int64_t gap) { return is_outside(best, gap); },
-          [&](int32_t begin, int32_t end) { filled.add(line, begin, end); });
+          [&](int32_t begin, int32_t end) { filled_.add(line, begin, end); });
+    return filled_;
   }
 
  private:
-  void connect(const Runs& shape) {
+  // Whether all is one component without holes, as nearly always.
+  bool connect(const Runs& shape) {
     pieces_.resize(shape.size());
     gaps_.resize(shape.size() + 1);
     std::iota(pieces_.begin(), pieces_.end(), 0);
     std::iota(gaps_.begin(), gaps_.end(), 0);
+    int64_t num_pieces = shape.size(), num_holes = 0;
+    Line above;
     for (int64_t line = shape.first_line(); line <= shape.end_line(); ++line) {
-      const Line above = shape.line(line - 1), here = shape.line(line);
-      touching_runs(above, here, [&](int64_t a, int64_t h) { join(pieces_, a, h); });
-      touching_gaps(above, here, [&](int64_t a, int64_t h) { join(gaps_, a, h); });
+      const Line here = shape.line(line);
+      num_holes += std::max<int64_t>(here.count - 1, 0);
+      touching_runs(above, here, [&](int64_t a, int64_t h) { num_pieces -= join(pieces_, a, h); });
+      if (above.count > 1 || here.count > 1)  // else both gaps of a line are number 0
+        touching_gaps(above, here, [&](int64_t a, int64_t h) { num_holes -= join(gaps_, a, h); });
+      above = here;
     }
+    return num_pieces <= 1 && num_holes == 0;
   }
 
   // The sides that face the outside enclose the area with the holes filled: Green again.
@@ -198,16 +208,18 @@ class LargestComponent {
     return k;
   }
 
-  // The smaller number stays: the first run, and gap 0.
-  static void join(std::vector<int64_t>& parents, int64_t a, int64_t b) {
+  // The smaller number stays: the first run, and gap 0. Whether the two were apart.
+  static bool join(std::vector<int64_t>& parents, int64_t a, int64_t b) {
     a = root(parents, a), b = root(parents, b);
     parents[std::max(a, b)] = std::min(a, b);
+    return a != b;
   }
 
   std::vector<int64_t> pieces_, gaps_;                     // union-find: runs, gaps
   std::vector<int64_t> areas_;                             // each component's, pixels
   std::vector<int64_t> outer_gaps_;                        // before each component's first run: no hole of it
   std::vector<std::pair<int64_t, int64_t>> first_pixels_;  // each component's, row and column
+  Runs filled_;
 };
 
 // The sides of the pixels where inside meets outside, joined as long as they go straight on.
@@ -217,8 +229,9 @@ class EdgeTracer {
   template <class Side>
   void trace(const Runs& shape, Side&& side) {
     begun_above_.clear();
+    Line above;
     for (int64_t line = shape.first_line(); line <= shape.end_line(); ++line) {
-      const Line above = shape.line(line - 1), here = shape.line(line);
+      const Line here = shape.line(line);
       begun_.resize(here.num_sides());
       sweep_sides(
           above, here, [&](int64_t x0, int64_t x1) { side(x0, line, x1, line); },
@@ -228,6 +241,7 @@ class EdgeTracer {
           },
           [&](int64_t h, int64_t a) { begun_[h] = a < 0 ? line : begun_above_[a]; });
       std::swap(begun_above_, begun_);
+      above = here;
     }
   }
 
