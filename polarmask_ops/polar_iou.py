@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from . import _arguments, _vmap
+from . import _arguments, _autograd, _vmap
 from ._extension import _C
 
 _REDUCTIONS = {"none": 0, "mean": 1, "sum": 2}
@@ -46,7 +46,7 @@ def polar_iou(pred: Tensor, target: Tensor, *, power: int = 1) -> Tensor:
     tensor([0.7143])
     """
     pred, target = _rays("polar_iou", power, pred=pred, target=target)
-    iou: Tensor = torch.ops.polarmask.polar_iou(pred, target, None, None, power, False, False, 0)[0]
+    iou: Tensor = torch.ops.polarmask.polar_iou.default(pred, target, None, None, power, False, False, 0)[0]
     return iou
 
 
@@ -122,7 +122,7 @@ def polar_iou_loss(
     pred, target = _rays(op, power, pred=pred, target=target)
     dtype = torch.promote_types(pred.dtype, torch.float32)
     if weight is not None:
-        weight = _arguments.floats(op, weight=weight)[0].to(dtype)
+        (weight,) = _arguments.as_dtype(dtype, *_arguments.any_floats(op, weight=weight))
     if isinstance(avg_factor, Tensor):
         if avg_factor.dim() != 0:
             raise ValueError(f"{op}: expected avg_factor to be a number or a 0-d tensor, got {tuple(avg_factor.shape)}")
@@ -130,7 +130,7 @@ def polar_iou_loss(
     elif avg_factor is not None:
         avg_factor = torch.full((), avg_factor, dtype=dtype, device=pred.device)
     options = (power, log_pred, True, _REDUCTIONS[reduction])
-    loss: Tensor = torch.ops.polarmask.polar_iou(pred, target, weight, avg_factor, *options)[0]
+    loss: Tensor = torch.ops.polarmask.polar_iou.default(pred, target, weight, avg_factor, *options)[0]
     return loss
 
 
@@ -228,16 +228,19 @@ def _fake_centerness(rays: Tensor) -> Tensor:
 def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
     pred, target, weight, avg_factor, power, log_pred, log, reduction = inputs
     value, sums, divisor = output
+    ctx.mark_non_differentiable(sums, divisor)
     ctx.save_for_backward(pred, target, weight, value, sums, divisor)
     weights_divide = reduction == _REDUCTIONS["mean"] and avg_factor is None
     ctx.options = (weights_divide, power, log_pred, log, reduction)
 
 
-def _backward(ctx: Any, grad: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
+def _backward(ctx: Any, grad: Tensor | None, *_: None) -> tuple[Tensor | None, ...]:
+    if grad is None:
+        return (None,) * 8
     pred, target, weight, value, sums, divisor = ctx.saved_tensors
-    wants = list(ctx.needs_input_grad[:3])
-    grads = torch.ops.polarmask.polar_iou_backward(
-        grad, pred, target, weight, value.detach(), sums.detach(), divisor.detach(), *ctx.options, *wants
+    wants = ctx.needs_input_grad[1:4]
+    grads = torch.ops.polarmask.polar_iou_backward.default(
+        grad, pred, target, weight, value.detach(), sums, divisor, *ctx.options, *wants
     )
     return *(grad if wanted else None for grad, wanted in zip(grads, wants, strict=True)), *[None] * 5
 
@@ -248,7 +251,7 @@ def _save_backward(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tens
     ctx.options = options
 
 
-def _double_backward(ctx: Any, *alongs: Tensor) -> tuple[Tensor | None, ...]:
+def _double_backward(ctx: Any, *alongs: Tensor | None) -> tuple[Tensor | None, ...]:
     """The kernel does what needs rays; what is left has one number a row.
 
     With v the value of a row and v' its derivative along (pred, target), the sum Σ scale·weight·v' +
@@ -287,12 +290,12 @@ def _row_values(sums: Tensor, log: bool) -> Tensor:
     return torch.where(larger > 0, smaller / larger, torch.zeros_like(larger))
 
 
-def _no_third(ctx: Any, *_: Any) -> None:
+def _no_third(ctx: Any, *_: Any) -> tuple[Tensor | None, ...]:
     raise NotImplementedError("polar_iou_loss: third derivatives are not implemented")
 
 
-torch.library.register_autograd("polarmask::polar_iou", _backward, setup_context=_save)
-torch.library.register_autograd("polarmask::polar_iou_backward", _double_backward, setup_context=_save_backward)
+_autograd.register("polar_iou", _backward, _save)
+_autograd.register("polar_iou_backward", _double_backward, _save_backward)
 torch.library.register_autograd("polarmask::polar_iou_double_backward", _no_third)
 _vmap.register("polar_iou_backward")
 _vmap.register("polar_centerness", rows=[0])

@@ -29,24 +29,41 @@ template <class... Parts>
   throw std::invalid_argument(text_of(parts...));
 }
 
+// A check that holds costs a branch: the parts become text in a failed one.
 template <class... Parts>
 void check(bool holds, const Parts&... parts) {
-  if (!holds) fail(parts...);
+  if (!holds) [[unlikely]]
+    fail(parts...);
 }
 
 template <class... Parts>
 void check_index(bool holds, const Parts&... parts) {
-  if (!holds) throw std::out_of_range(text_of(parts...));
+  if (!holds) [[unlikely]]
+    throw std::out_of_range(text_of(parts...));
 }
 
-inline std::string shape_of(const Tensor& tensor) {
-  std::string text = "(";
-  for (int64_t d = 0; d < tensor.dim(); ++d) text += (d ? ", " : "") + std::to_string(tensor.size(d));
-  return text + (tensor.dim() == 1 ? ",)" : ")");
+// Parts of messages.
+struct ShapeText {
+  const Tensor& of;
+};
+
+struct DeviceText {
+  const Tensor& of;
+};
+
+inline ShapeText shape_of(const Tensor& tensor) { return {tensor}; }
+inline DeviceText device_of(const Tensor& tensor) { return {tensor}; }
+
+inline std::ostream& operator<<(std::ostream& text, ShapeText shape) {
+  const int64_t dim = shape.of.dim();
+  text << '(';
+  for (int64_t d = 0; d < dim; ++d) text << (d ? ", " : "") << shape.of.size(d);
+  return text << (dim == 1 ? ",)" : ")");
 }
 
-inline std::string device_of(const Tensor& tensor) {
-  return tensor.is_cuda() ? "cuda:" + std::to_string(tensor.get_device()) : tensor.is_cpu() ? "cpu" : "another device";
+inline std::ostream& operator<<(std::ostream& text, DeviceText device) {
+  if (device.of.is_cuda()) return text << "cuda:" << int{device.of.get_device()};
+  return text << (device.of.is_cpu() ? "cpu" : "another device");
 }
 
 inline void check_dim(const char* op, const char* name, const Tensor& tensor, int64_t dim, const char* shape) {
