@@ -10,7 +10,7 @@ import torch
 from polarmask_ops import Outlines, outlines_from_masks, outlines_to_labels, outlines_to_masks
 
 from ..config import DataConfig
-from .sample import Sample, drop_small, fit, hflip, normalize, resize, warp, window
+from .sample import Sample, drop_small, each_channel, fit, hflip, normalize, resize, warp, window
 
 GAMMA = 0.3  # exponents between e^-0.3 and e^0.3
 GAIN = 0.2
@@ -149,6 +149,7 @@ def random_light(sample: Sample, rng: np.random.Generator) -> Sample:
     """Another gamma and gain, and noise."""
     gamma = math.exp(rng.uniform(-GAMMA, GAMMA))
     gain = rng.uniform(1 - GAIN, 1 + GAIN)
-    noise = rng.standard_normal(sample.image.shape[1:], dtype=np.float32) * np.float32(rng.uniform(0, NOISE))
-    image = gain * sample.image.clamp(min=0) ** gamma + torch.from_numpy(noise)
+    draw = rng.standard_normal(sample.image.shape[1:], dtype=np.float32) * np.float32(rng.uniform(0, NOISE))
+    noise = torch.from_numpy(draw)
+    image = each_channel(lambda x: gain * x.clamp(min=0) ** gamma + noise, sample.image)
     return replace(sample, image=image)

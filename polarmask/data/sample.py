@@ -1,5 +1,6 @@
 """What a data set gives, and how samples are changed: images and outlines together."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -39,16 +40,29 @@ class Sample:
         }
 
 
+def is_repeated(image: Tensor) -> bool:
+    """Whether the image is one grey channel, shown as several."""
+    return image.shape[0] > 1 and image.stride(0) == 0
+
+
+def each_channel(change: Callable[[Tensor], Tensor], image: Tensor) -> Tensor:
+    """``change(image)``, which treats all channels alike: once, where the image is grey."""
+    if is_repeated(image):
+        return change(image[:1]).expand(image.shape[0], -1, -1)
+    return change(image)
+
+
 def limits(image: Tensor, percentiles: tuple[float, float]) -> Tensor:
     """The values of each channel (2, 3, 1, 1) at two percentiles."""
-    channels = image.shape[0]
-    if channels > 1 and image.stride(0) == 0:  # a repeated channel
-        return limits(image[:1], percentiles).expand(-1, channels, -1, -1)
+    if is_repeated(image):
+        return limits(image[:1], percentiles).expand(-1, image.shape[0], -1, -1)
     return torch.from_numpy(np.percentile(image.numpy(), percentiles, axis=(1, 2)))[..., None, None]
 
 
 def stretch(image: Tensor, between: Tensor) -> Tensor:
     """Takes :func:`limits` to 0 and 1; a flat channel becomes 0."""
+    if is_repeated(image) and is_repeated(between[0]):
+        return stretch(image[:1], between[:, :1]).expand(image.shape[0], -1, -1)
     low, high = between
     return ((image - low) / (high - low).clamp(min=1e-6)).float()
 
@@ -79,7 +93,8 @@ def resize(sample: Sample, size: tuple[int, int]) -> Sample:
 
 def hflip(sample: Sample) -> Sample:
     """The sample with left and right exchanged."""
-    return replace(sample, image=sample.image.flip(2), outlines=sample.outlines.hflip(sample.size[1]))
+    image = each_channel(lambda x: x.flip(2), sample.image)
+    return replace(sample, image=image, outlines=sample.outlines.hflip(sample.size[1]))
 
 
 def warp(sample: Sample, matrix: np.ndarray, size: tuple[int, int]) -> Sample:
@@ -98,7 +113,7 @@ def warp(sample: Sample, matrix: np.ndarray, size: tuple[int, int]) -> Sample:
     back = torch.from_numpy(np.linalg.inv(matrix)).float()
     source = torch.stack([x, y, torch.ones_like(x)], -1) @ back[:2].T
     grid = source * torch.tensor([2 / width, 2 / height]) - 1
-    image = F.grid_sample(sample.image[None], grid[None], align_corners=False)[0]
+    image = each_channel(lambda x: F.grid_sample(x[None], grid[None], align_corners=False)[0], sample.image)
     return replace(sample, image=image, outlines=sample.outlines.affine(torch.from_numpy(matrix[:2])))
 
 

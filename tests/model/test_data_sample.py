@@ -32,6 +32,17 @@ def agreement(changed):
     return float((bright & masks).sum() / (bright | masks).sum())
 
 
+def test_a_grey_image_is_worked_on_once():
+    """And becomes what three equal channels would."""
+    config = DataConfig(crop=48, rotate=True, scale=(0.8, 1.2), photometric=True, percentiles=(1, 99.8), flip=1.0)
+    grey = sample()
+    rgb = replace(grey, image=grey.image.contiguous())
+    got, want = (augment(each, config, np.random.default_rng(0)) for each in (grey, rgb))
+    assert got.image.stride(0) == 0
+    assert want.image.stride(0) > 0
+    assert torch.equal(got.image, want.image)
+
+
 def centre(mask):
     return torch.nonzero(mask).double().mean(0)
 
