@@ -78,7 +78,7 @@ std::vector<int32_t> runs_of(const std::vector<bool>& pixels, int64_t height, in
   ColumnRows rows;
   rows.collect(bytes.data(), height, width);
   std::vector<int32_t> counts;
-  rows.append_runs(height, width, counts);
+  rows.append_to(counts, height, width);
   return counts;
 }
 

@@ -11,9 +11,9 @@
 #include "../../common/ragged.h"
 #include "../../common/torch.h"
 #include "build_runs.h"
+#include "chains.h"
 #include "empty_masks.h"
 #include "rle.h"
-#include "runs.h"
 
 namespace polarmask {
 
@@ -33,6 +33,7 @@ cudaError_t launch_emit_runs(const RunsParams<Shapes>&, const RunsOut&, cudaStre
 namespace {
 
 constexpr int64_t kRowsPerTask = 256;    // of rays to points: some 10 µs, well above the cost of handing out a task
+constexpr int64_t kShapesPerTask = 128;  // to runs: some 50 µs
 constexpr int64_t kColumnsPerTask = 64;  // of the label image: 256 bytes a row, so that tasks share few cache lines
 
 // ---- CPU: the same three loops for every kind of shape ----
@@ -143,13 +144,19 @@ void find_vertices(const PolygonsParams<T>& p) {
 
 template <class Crossings, class Shapes>
 std::tuple<Tensor, Tensor> make_runs(const Shapes& shapes, ImageSize size, const Tensor& like) {
-  return build_ragged<int32_t>(shapes.size(), like, ScalarType::Int, [&] {
-    return [&, edges = std::vector<Crossings>(), rows = ColumnRows()](int64_t n, std::vector<int32_t>& counts) mutable {
-      gather(shapes, n, 0, size.height > 0 ? size.width : 0, edges);
-      rows.collect(edges, size.height);
-      rows.append_runs(size.height, size.width, counts);
-    };
-  });
+  return build_ragged<int32_t>(
+      shapes.size(), like, ScalarType::Int,
+      [&] {
+        return
+            [&, edges = std::vector<Crossings>(), chains = Chains()](int64_t n, std::vector<int32_t>& counts) mutable {
+              with_isa([&] {
+                gather(shapes, n, 0, size.height > 0 ? size.width : 0, edges);
+                chains.collect(edges, size.height);
+                chains.append_to(counts, size.height, size.width);
+              });
+            };
+      },
+      kShapesPerTask);
 }
 
 // ---- The outputs, for any shapes ----

@@ -55,7 +55,7 @@ std::tuple<Tensor, Tensor> masks_to_rle(const Tensor& masks_in) {
     return [=, rows = ColumnRows()](int64_t n, std::vector<int32_t>& counts) mutable {
       const auto* const mask = reinterpret_cast<const uint8_t*>(params.masks) + n * size.height * size.width;
       with_isa([&] { rows.collect(mask, size.height, size.height > 0 ? size.width : 0); });
-      rows.append_runs(size.height, size.width, counts);
+      rows.append_to(counts, size.height, size.width);
     };
   });
 }

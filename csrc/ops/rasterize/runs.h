@@ -1,4 +1,4 @@
-// Crossings sorted into columns, and the runs of COCO's RLE made from them.
+// The runs of COCO's RLE, and those of bitmaps.
 #pragma once
 
 #include <algorithm>
@@ -9,64 +9,64 @@
 
 namespace polarmask {
 
-// The rows at which the columns of one shape are toggled. Kept between shapes, for its memory.
-class ColumnRows {
- public:
-  // From edges that toggle the columns [begin, end) at row(column, height). In two passes, so that nothing limits the
-  // number of crossings in a column.
-  template <class Crossings>
-  void collect(const std::vector<Crossings>& edges, int64_t height) {
-    if (edges.empty()) return clear(0, 0);
-    int64_t first = edges[0].begin, last = edges[0].end;
-    for (const Crossings& edge : edges) first = std::min(first, edge.begin), last = std::max(last, edge.end);
-    clear(first, last - first);
-    for (const Crossings& edge : edges) {
-      ++ends_[edge.begin - first];
-      --ends_[edge.end - first];
+// Lengths of runs, column by column, zeros first, from the pixels at which they end.
+struct RunWriter {
+  int32_t* first;
+  int32_t* next;
+  int64_t last = 0;  // pixel
+
+  explicit RunWriter(int32_t* counts) : first(counts), next(counts) {}
+
+  // Toggled twice is not at all: the run goes on.
+  void toggle(int64_t pixel) {
+    if (pixel == last && next > first) {
+      last -= *--next;
+    } else {
+      *next++ = static_cast<int32_t>(pixel - last);
+      last = pixel;
     }
-    int64_t open = 0;  // edges over this column
-    for (int64_t& end : ends_) {
-      open += end;
-      end = open;
-    }
-    allot();
-    for (const Crossings edge : edges)  // a copy: what is written cannot change it
-      for (int64_t column = edge.begin; column < edge.end; ++column) put(column, edge.row(column, height));
-    for (int64_t c = 0; c < num_columns(); ++c) sort(rows_.data() + begin(c), rows_.data() + end(c));
   }
 
-  // From a bitmap: toggled wherever a pixel differs from the one above.
+  void finish(int64_t area) {
+    if (last < area || next == first) *next++ = static_cast<int32_t>(area - last);
+  }
+};
+
+// Appends the counts, at most `limit`, that write(writer) writes and those of the rest of the image.
+template <class Write>
+void append_runs(std::vector<int32_t>& counts, int64_t limit, int64_t area, Write&& write) {
+  const size_t before = counts.size();
+  counts.resize(before + limit + 1);
+  RunWriter writer(counts.data() + before);
+  write(writer);
+  writer.finish(area);
+  counts.resize(writer.next - counts.data());
+}
+
+// The rows at which the columns of a bitmap are toggled: wherever a pixel differs from the one above. Kept between
+// bitmaps, for its memory.
+class ColumnRows {
+ public:
   void collect(const uint8_t* mask, int64_t height, int64_t width) {
-    clear(0, width);
+    ends_.assign(width + 1, 0);
     changes_.clear();
     visit_changes(mask, height * width, width, [&](int64_t pixel) { changes_.push_back(pixel); });
     for (const int64_t pixel : changes_) ++ends_[pixel % width];
     allot();
-    for (const int64_t pixel : changes_) put(pixel % width, pixel / width);
+    for (const int64_t pixel : changes_) rows_[ends_[pixel % width]++] = static_cast<int32_t>(pixel / width);
   }
 
-  // Appends the lengths of the runs, column by column, zeros first. A shape that does not close is taken to the bottom.
-  void append_runs(int64_t height, int64_t width, std::vector<int32_t>& counts) const {
-    const size_t before = counts.size();
-    counts.resize(before + rows_.size() + ends_.size() + 1);  // at most
-    int32_t* const first = counts.data() + before;
-    int32_t* next = first;
-    int64_t last = 0;
-    const auto toggle = [&](int64_t pixel) {
-      if (pixel == last && next > first) {  // twice is not at all: the run goes on
-        last -= *--next;
-      } else {
-        *next++ = static_cast<int32_t>(pixel - last);
-        last = pixel;
+  // A column that does not close is taken to the bottom.
+  void append_to(std::vector<int32_t>& counts, int64_t height, int64_t width) const {
+    const auto limit = static_cast<int64_t>(rows_.size() + ends_.size());
+    append_runs(counts, limit, height * width, [&](RunWriter& runs) {
+      int64_t k = 0;
+      for (size_t c = 0; c + 1 < ends_.size(); ++c) {
+        const int64_t top = static_cast<int64_t>(c) * height, begin = k;
+        for (; k < ends_[c]; ++k) runs.toggle(top + rows_[k]);
+        if ((k - begin) % 2 != 0) runs.toggle(top + height);
       }
-    };
-    for (int64_t c = 0; c < num_columns(); ++c) {
-      const int64_t top = (first_ + c) * height;
-      for (int64_t k = begin(c); k < end(c); ++k) toggle(top + rows_[k]);
-      if ((end(c) - begin(c)) % 2 != 0) toggle(top + height);
-    }
-    if (last < height * width || next == first) *next++ = static_cast<int32_t>(height * width - last);
-    counts.resize(next - counts.data());
+    });
   }
 
  private:
@@ -106,16 +106,7 @@ class ColumnRows {
     return word;
   }
 
-  int64_t num_columns() const { return static_cast<int64_t>(ends_.size()) - 1; }
-  int64_t begin(int64_t c) const { return c > 0 ? ends_[c - 1] : 0; }
-  int64_t end(int64_t c) const { return ends_[c]; }
-
-  void clear(int64_t first, int64_t columns) {
-    first_ = first;
-    ends_.assign(columns + 1, 0);
-  }
-
-  // Turns the number of rows of every column into where it begins; put() then moves that to where it ends.
+  // Turns the number of rows of every column into where it begins; writing then moves that to where it ends.
   void allot() {
     int64_t total = 0;
     for (int64_t& end : ends_) {
@@ -126,15 +117,7 @@ class ColumnRows {
     rows_.resize(total);
   }
 
-  void put(int64_t column, int64_t row) { rows_[ends_[column - first_]++] = static_cast<int32_t>(row); }
-
-  static void sort(int32_t* begin, int32_t* end) {
-    if (end - begin != 2) return std::sort(begin, end);
-    if (begin[1] < begin[0]) std::swap(begin[0], begin[1]);  // nearly always
-  }
-
-  std::vector<int64_t> changes_;  // of a bitmap, pixels row by row
-  int64_t first_ = 0;             // column
+  std::vector<int64_t> changes_;  // pixels, row by row
   std::vector<int64_t> ends_;     // [columns + 1] into rows_
   std::vector<int32_t> rows_;
 };
