@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import gc
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, fields, is_dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -143,17 +144,16 @@ def bfloat16() -> str:
 
 def set_threads(count: int) -> None:
     """Of torch, OpenCV, and every OpenMP runtime in the process: wheels bring their own."""
+    with suppress(ImportError):
+        import numba
+
+        numba.set_num_threads(min(count, numba.config.NUMBA_NUM_THREADS))  # first: it starts with all of OpenMP's
     torch.set_num_threads(count)
     cv2.setNumThreads(count)
     maps = Path("/proc/self/maps")
     lines = maps.read_text().splitlines() if maps.exists() else []
     for library in {line.split()[-1] for line in lines if "libgomp" in line}:
         ctypes.CDLL(library).omp_set_num_threads(count)
-    try:
-        import numba
-    except ImportError:
-        return
-    numba.set_num_threads(min(count, numba.config.NUMBA_NUM_THREADS))
 
 
 def peak_memory(call: Callable[[], Any]) -> int | None:

@@ -111,7 +111,8 @@ class RLE:
         """
         strings, offsets = torch.ops.polarmask.rle_to_strings(self.counts, self.offsets)
         text, ends = strings.cpu().numpy().tobytes(), offsets.tolist()
-        return [{"size": list(self.size), "counts": text[begin:end]} for begin, end in pairwise(ends)]
+        height, width = self.size
+        return [{"size": [height, width], "counts": text[begin:end]} for begin, end in pairwise(ends)]
 
     def areas(self) -> Tensor:
         """Numbers of pixels, shape (N,), int64."""

@@ -2,10 +2,13 @@
 #include <cmath>
 #include <cstdlib>
 #include <limits>
+#include <random>
 #include <utility>
 #include <vector>
 
 #include "check.h"
+#include "ops/rasterize/crossing_rows.h"
+#include "ops/rasterize/encode.h"
 #include "ops/rasterize/rasterize.h"
 #include "ops/rasterize/rle.h"
 #include "ops/rasterize/runs.h"
@@ -73,6 +76,34 @@ void coco_crossings_are_those_of_the_walk() {
   }
 }
 
+template <class Crossings>
+void check_rows_side_by_side(const Segment<double>& segment, int64_t width, int64_t height) {
+  const Crossings crossings(segment, 0, width);
+  std::vector<int32_t> rows(std::max<int64_t>(crossings.end - crossings.begin, 0) + kColumnLanes);
+  write_rows(crossings, height, rows.data());
+  for (int64_t c = crossings.begin; c < crossings.end; ++c)
+    CHECK(rows[c - crossings.begin] == crossings.row(c, height));
+}
+
+void rows_side_by_side_are_those_of_one_column() {
+  std::mt19937 random(0);
+  for (double reach : {4.0, 60.0, 1e3, 1e6, 1e12, 1e300}) {
+    for (int n = 0; n < 4000; ++n) {
+      const auto draw = [&](double limit) {
+        const double value = std::uniform_real_distribution<double>(-limit, limit)(random);
+        return random() % 2 ? value : std::round(value * 10) / 10;  // ties of both rules
+      };
+      const double x = draw(40), y = draw(40);
+      const double across = n % 3 == 0 ? draw(3) : draw(std::min(reach, 1e3)), along = draw(reach);
+      for (const Segment<double>& segment :
+           {Segment<double>{{x, y}, {x + across, along}}, Segment<double>{{x, along}, {x + across, y}}}) {
+        check_rows_side_by_side<CenterCrossings>(segment, 50, 1 + n % 90);
+        check_rows_side_by_side<CocoCrossings>(segment, 50, 1 + n % 90);
+      }
+    }
+  }
+}
+
 std::vector<int32_t> runs_of(const std::vector<bool>& pixels, int64_t height, int64_t width) {
   const std::vector<uint8_t> bytes(pixels.begin(), pixels.end());
   ColumnRows rows;
@@ -108,13 +139,30 @@ void strings() {
   }
 }
 
+void strings_by_vectors() {
+  std::mt19937 random(0);
+  for (int n = 0; n < 4000; ++n) {
+    std::vector<int32_t> counts(random() % 60);
+    const auto most = static_cast<uint32_t>(INT32_MAX) >> random() % 31;
+    for (int32_t& count : counts) count = static_cast<int32_t>(random() & (random() % 9 == 0 ? INT32_MAX : most));
+    const auto length = static_cast<int64_t>(counts.size());
+    std::vector<uint8_t> want, got(length * kMaxCharsPerCount);
+    for (int64_t k = 0; k < length; ++k)
+      encode_count(counts.data(), k, [&](uint8_t character) { want.push_back(character); });
+    got.resize(encode_counts(counts.data(), length, got.data()) - got.data());
+    CHECK(got == want);
+  }
+}
+
 }  // namespace
 
 int main() {
   ceilings();
   columns_of_the_centre_rule();
   coco_crossings_are_those_of_the_walk();
+  rows_side_by_side_are_those_of_one_column();
   runs();
   strings();
+  strings_by_vectors();
   return check::finish();
 }

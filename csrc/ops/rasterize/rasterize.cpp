@@ -46,8 +46,8 @@ void gather(const Shapes& shapes, int64_t n, int64_t first, int64_t last, std::v
   visit_edges(shapes, n, [&](const auto& segment) {
     finite = finite && is_finite(segment);
     if (!finite) return;
-    const Crossings crossings(segment, first, last);
-    if (crossings.begin < crossings.end) edges.push_back(crossings);
+    const Crossings& crossings = edges.emplace_back(segment, first, last);
+    if (crossings.begin >= crossings.end) edges.pop_back();
   });
   if (!finite) edges.clear();
 }

@@ -13,6 +13,7 @@
 #include "../../common/torch.h"
 #include "build_runs.h"
 #include "empty_masks.h"
+#include "encode.h"
 #include "runs.h"
 
 namespace polarmask {
@@ -31,7 +32,7 @@ cudaError_t launch_emit_counts(const StringsParams&, const int64_t* offsets, int
 
 namespace {
 
-constexpr int64_t kInstancesPerTask = 64;  // of a few hundred counts: some 10 µs
+constexpr int64_t kInstancesPerTask = 128;  // of a few hundred counts: some 10 µs
 
 template <class Body>
 void for_instances(int64_t size, int64_t per_task, Body&& body) {
@@ -151,17 +152,18 @@ std::tuple<Tensor, Tensor> rle_to_strings(const Tensor& counts_in, const Tensor&
         [&](const Tensor& strings, const auto* begins, auto stream) {
           return launch_emit_chars(runs, begins, strings.mutable_data_ptr<uint8_t>(), stream);
         });
-  return build_ragged<uint8_t>(runs.size, counts, ScalarType::Byte, [&] {
-    return [&](int64_t n, std::vector<uint8_t>& string) {
-      const int32_t* const counts = runs.row(n);
-      const int64_t length = runs.length(n);
-      const size_t before = string.size();
-      string.resize(before + length * kMaxCharsPerCount);
-      uint8_t* next = string.data() + before;
-      for (int64_t k = 0; k < length; ++k) encode_count(counts, k, [&](uint8_t character) { *next++ = character; });
-      string.resize(next - string.data());
-    };
-  });
+  return build_ragged<uint8_t>(
+      runs.size, counts, ScalarType::Byte,
+      [&] {
+        return [&](int64_t n, std::vector<uint8_t>& string) {
+          const size_t before = string.size();
+          string.resize(before + runs.length(n) * kMaxCharsPerCount);
+          uint8_t* end = nullptr;
+          with_isa([&] { end = encode_counts(runs.row(n), runs.length(n), string.data() + before); });
+          string.resize(end - string.data());
+        };
+      },
+      kInstancesPerTask);
 }
 
 [[noreturn]] void refuse_string(const char* op, int64_t n, ImageSize size) {
