@@ -497,6 +497,27 @@ def same_bits(function, kwargs):
         assert torch.equal(got.signbit(), want.signbit())
 
 
+@pytest.mark.parametrize("dtype", GEOMETRY)
+@pytest.mark.parametrize("method", ["last", "first"])
+def test_order_of_segments_does_not_matter(dtype, method, device):
+    """A path forth or back has ways of its own; it is cut into groups of 16 segments and chunks of 128."""
+    generator = torch.Generator().manual_seed(0)
+    origins = 8 * torch.rand(20, 2, generator=generator, dtype=dtype) - 4
+    origins[:4] = origins[:4].round()
+    instance = torch.zeros(len(origins), dtype=torch.int64, device=device)
+    for count in (1, 2, 15, 16, 17, 31, 127, 128, 129, 144, 300):
+        vertices = (20 * torch.rand(count + 1, 2, generator=generator, dtype=dtype) - 10).round(decimals=1)
+        path = torch.cat([vertices[:-1], vertices[1:]], 1)
+        mixed = path[torch.randperm(count, generator=generator)]
+        orders = [path, path.flip(0), path[:, [2, 3, 0, 1]], path[:, [2, 3, 0, 1]].flip(0), mixed]
+        offsets = torch.tensor([0, count], device=device)
+        got = [
+            cast_rays(origins.to(device), Outlines(order.to(device), offsets), instance, method=method)
+            for order in orders
+        ]
+        assert all(torch.equal(got[0], other) for other in got[1:]), count
+
+
 @kernels
 @pytest.mark.smoke
 @pytest.mark.parametrize("method", ["last", "first", "binned"])

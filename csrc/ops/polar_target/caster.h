@@ -22,18 +22,31 @@ class Caster {
         min_distance_(min_distance),
         directions_(ray_directions(method_ == Method::kBinned ? kBins : num_rays_)) {}
 
-  // The outline that the next points look at: segments [count].
+  // The outline that the next points look at: segments [count]. Polygons are a path forth or back, as
+  // outlines_from_polygons makes them, and each vertex is looked at once; others work too.
   void set_outline(const Segment<T>* segments, int64_t count) {
     if (segments == segments_ && count == count_) return;
     segments_ = segments, count_ = count;
     if (method_ == Method::kBinned) return;
-    padded_ = ceil_div(count, kGroup) * kGroup;
+    padded_ = ceil_div(count + 1, kGroup) * kGroup;
     columns_.resize(4 * padded_);
-    for (int64_t s = 0; s < count; ++s) {
-      const auto [x0, y0, x1, y1] = segments[s];
-      T* const at = columns_.data() + s;
-      at[0] = x0, at[padded_] = y0, at[2 * padded_] = x1, at[3 * padded_] = y1;
+    const auto put = [&](int64_t at, int end, T x, T y) {
+      T* const to = columns_.data() + 2 * end * padded_ + at;
+      to[0] = x, to[padded_] = y;
+    };
+    const auto goes_on = [](const Segment<T>& a, const Segment<T>& b) { return a.x1 == b.x0 && a.y1 == b.y0; };
+    bool forth = true, back = true;
+    for (int64_t s = 1; s < count && (forth || back); ++s) {
+      forth &= goes_on(segments[s - 1], segments[s]);
+      back &= goes_on(segments[s], segments[s - 1]);
     }
+    is_path_ = count > 0 && (forth || back);
+    const int start = is_path_ && !forth;  // backwards they are the path's segments, with their ends exchanged
+    for (int64_t s = 0; s < count; ++s) {
+      put(s, start, segments[s].x0, segments[s].y0);
+      put(s, 1 - start, segments[s].x1, segments[s].y1);
+    }
+    if (is_path_) put(count, 0, columns_[2 * padded_ + count - 1], columns_[3 * padded_ + count - 1]);
   }
 
   // row [R], pixels. `bytes` is the width of a vector: call it by with_vectors().
@@ -58,8 +71,9 @@ class Caster {
 
   // In float, of a chunk.
   struct Spans {
-    alignas(64) float ax[kChunk], ay[kChunk], bx[kChunk], by[kChunk];  // pixels from the origin
-    alignas(64) int32_t below[kChunk], last[kChunk];                   // as of RoughSpan
+    alignas(64) float x[kChunk + kGroup], y[kChunk + kGroup];  // pixels from the origin, of starts or of ends
+    alignas(64) float start[kChunk + kGroup], end[kChunk];     // turns
+    alignas(64) int32_t below[kChunk], last[kChunk];           // as of RoughSpan
   };
 
   template <Method method, int bytes>
@@ -77,18 +91,22 @@ class Caster {
   // `count` is a multiple of kGroup.
   template <int bytes>
   void find_spans(Vec2<T> origin, int64_t begin, int count) {
-    const auto seen_from = [&](T at, int column, float* to) {
-      const T* const from = columns_.data() + column * padded_ + begin;
-      for (int k = 0; k < count; ++k) to[k] = static_cast<float>(from[k] - at);
-    };
-    seen_from(origin.x, 0, spans_.ax), seen_from(origin.y, 1, spans_.ay);
-    seen_from(origin.x, 2, spans_.bx), seen_from(origin.y, 3, spans_.by);
     using Floats = Lanes<float, bytes>;
     using Ints = Lanes<int32_t, bytes>;
+    const auto find_turns = [&](int end, int num, float* turns) {
+      const T *const xs = columns_.data() + 2 * end * padded_ + begin, *const ys = xs + padded_;
+      for (int k = 0; k < num; ++k) spans_.x[k] = static_cast<float>(xs[k] - origin.x);
+      for (int k = 0; k < num; ++k) spans_.y[k] = static_cast<float>(ys[k] - origin.y);
+      for (int k = 0; k < num; k += bytes / 4)
+        store(turns + k, known_turn(Vec2<Floats>{load<Floats>(spans_.x + k), load<Floats>(spans_.y + k)}));
+    };
+    const bool more = is_path_ && begin + count < padded_;
+    find_turns(0, more ? count + kGroup : count, spans_.start);
+    if (!is_path_) find_turns(1, count, spans_.end);
+    const float* const end = is_path_ ? spans_.start + 1 : spans_.end;  // a path's vertices are looked at once
     for (int k = 0; k < count; k += bytes / 4) {
-      const Vec2<Floats> a{load<Floats>(spans_.ax + k), load<Floats>(spans_.ay + k)},
-          b{load<Floats>(spans_.bx + k), load<Floats>(spans_.by + k)};
-      const auto span = rays_between(a, b, static_cast<float>(num_rays_));
+      const auto span =
+          rays_between(load<Floats>(spans_.start + k), load<Floats>(end + k), static_cast<float>(num_rays_));
       store(spans_.below + k, __builtin_convertvector(span.below, Ints));
       store(spans_.last + k, __builtin_convertvector(span.last, Ints));
     }
@@ -174,6 +192,7 @@ class Caster {
   const Segment<T>* segments_ = nullptr;  // [count]
   int64_t count_ = 0;
   int64_t padded_ = 0;
+  bool is_path_ = false;    // each segment begins where the one before ends
   std::vector<T> columns_;  // [4, padded] x0, y0, x1, y1
 
   Spans spans_{};

@@ -102,8 +102,8 @@ struct WarpCaster {
       const auto from_origin = [&](T x, T y) {
         return Vec2<float>{static_cast<float>(x - origin.x), static_cast<float>(y - origin.y)};
       };
-      const auto span = rays_between(from_origin(segment.x0, segment.y0), from_origin(segment.x1, segment.y1),
-                                     static_cast<float>(num_rays));
+      const auto span = rays_between(known_turn(from_origin(segment.x0, segment.y0)),
+                                     known_turn(from_origin(segment.x1, segment.y1)), static_cast<float>(num_rays));
       const Vec2<double> a = start_from(segment, origin), b = end_from(segment, origin);
       const int below = static_cast<int>(span.below), end = static_cast<int>(span.last) - below;
       const bool touches = !last && end == num_rays && holds_origin(a, b);

@@ -53,15 +53,17 @@ struct RoughSpan {
   F below, last;
 };
 
-// The rays that may meet the segment from a to b: those between its ends, the short way round. All of them where the
-// origin is so close to the segment that there is no short way, and where floats are of no use.
+// NaN where floats are of no use.
 template <class F>
-PM_HD RoughSpan<F> rays_between(Vec2<F> a, Vec2<F> b, float num_rays) {
-  const auto turn_of = [](Vec2<F> v) {
-    const F ax = v.x < 0.0f ? -v.x : v.x, ay = v.y < 0.0f ? -v.y : v.y, size = ax < ay ? ay : ax;
-    return (size > 1 / kTurnReach) & (size < kTurnReach) ? approximate_turn(v) : F{} + __builtin_nanf("");
-  };
-  const F turn_a = turn_of(a), turn_b = turn_of(b);
+PM_HD F known_turn(Vec2<F> v) {
+  const F ax = v.x < 0.0f ? -v.x : v.x, ay = v.y < 0.0f ? -v.y : v.y, size = ax < ay ? ay : ax;
+  return (size > 1 / kTurnReach) & (size < kTurnReach) ? approximate_turn(v) : F{} + __builtin_nanf("");
+}
+
+// The rays that may meet a segment whose ends have these turns: those between them, the short way round. All of them
+// where the origin is so close to the segment that there is no short way, and where a turn is not known.
+template <class F>
+PM_HD RoughSpan<F> rays_between(F turn_a, F turn_b, float num_rays) {
   const F low = turn_b < turn_a ? turn_b : turn_a, high = turn_b < turn_a ? turn_a : turn_b;
   const F apart = high - low - 0.5f;
   const F begin = apart > 0.0f ? high - 1.0f : low, end = apart > 0.0f ? low : high;
