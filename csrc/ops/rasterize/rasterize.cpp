@@ -33,7 +33,7 @@ cudaError_t launch_emit_runs(const RunsParams<Shapes>&, const RunsOut&, cudaStre
 namespace {
 
 constexpr int64_t kRowsPerTask = 256;    // of rays to points: some 10 µs, well above the cost of handing out a task
-constexpr int64_t kShapesPerTask = 128;  // to runs: some 50 µs
+constexpr int64_t kEdgesPerTask = 4096;  // to runs: some 100 µs
 constexpr int64_t kColumnsPerTask = 64;  // of the label image: 256 bytes a row, so that tasks share few cache lines
 
 // ---- CPU: the same three loops for every kind of shape ----
@@ -142,8 +142,19 @@ void find_vertices(const PolygonsParams<T>& p) {
   });
 }
 
+template <class Shapes>
+int64_t total_edges(const Shapes& shapes) {
+  return shapes.num_shapes * shapes.num_vertices;
+}
+template <class T>
+int64_t total_edges(const OutlineShapes<T>& shapes) {
+  return shapes.num_segments;
+}
+
 template <class Crossings, class Shapes>
 std::tuple<Tensor, Tensor> make_runs(const Shapes& shapes, ImageSize size, const Tensor& like) {
+  const int64_t shapes_per_task =
+      std::max<int64_t>(1, kEdgesPerTask * shapes.size() / std::max<int64_t>(1, total_edges(shapes)));
   return build_ragged<int32_t>(
       shapes.size(), like, ScalarType::Int,
       [&] {
@@ -156,7 +167,7 @@ std::tuple<Tensor, Tensor> make_runs(const Shapes& shapes, ImageSize size, const
               });
             };
       },
-      kShapesPerTask);
+      shapes_per_task);
 }
 
 // ---- The outputs, for any shapes ----

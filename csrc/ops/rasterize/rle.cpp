@@ -32,7 +32,8 @@ cudaError_t launch_emit_counts(const StringsParams&, const int64_t* offsets, int
 
 namespace {
 
-constexpr int64_t kInstancesPerTask = 128;  // of a few hundred counts: some 10 µs
+constexpr int64_t kInstancesPerTask = 64;  // of a few hundred counts: some 10 µs
+constexpr int64_t kCountsPerTask = 65536;  // to strings: some 100 µs
 
 template <class Body>
 void for_instances(int64_t size, int64_t per_task, Body&& body) {
@@ -152,6 +153,8 @@ std::tuple<Tensor, Tensor> rle_to_strings(const Tensor& counts_in, const Tensor&
         [&](const Tensor& strings, const auto* begins, auto stream) {
           return launch_emit_chars(runs, begins, strings.mutable_data_ptr<uint8_t>(), stream);
         });
+  const int64_t instances_per_task =
+      std::max<int64_t>(1, kCountsPerTask * runs.size / std::max<int64_t>(1, runs.total));
   return build_ragged<uint8_t>(
       runs.size, counts, ScalarType::Byte,
       [&] {
@@ -163,7 +166,7 @@ std::tuple<Tensor, Tensor> rle_to_strings(const Tensor& counts_in, const Tensor&
           string.resize(end - string.data());
         };
       },
-      kInstancesPerTask);
+      instances_per_task);
 }
 
 [[noreturn]] void refuse_string(const char* op, int64_t n, ImageSize size) {
