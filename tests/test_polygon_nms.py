@@ -14,7 +14,7 @@ from shapes import decode, random_stars
 from torchvision.ops import batched_nms, nms
 
 import polarmask_ops
-from polarmask_ops import batched_polygon_nms, batched_rays_nms, polygon_nms, rays_nms
+from polarmask_ops import batched_polygon_nms, batched_rays_nms, polygon_nms, rays_iou, rays_nms
 
 BAD_RULES = (
     Bad({"iou_threshold": 1.5}, ValueError, ("iou_threshold", "from 0 to 1", "1.5")),
@@ -228,6 +228,22 @@ def test_threshold_hit_exactly_keeps():
     scores = torch.tensor([3.0, 2.0, 1.0])
     assert polygon_nms(halves, scores, 0.5).tolist() == [0, 1, 2]
     assert polygon_nms(halves, scores, 0.5, metric="iomin").tolist() == [0]
+
+
+@pytest.mark.parametrize("metric", ["iou", "iomin"])
+def test_thresholds_next_to_the_overlap(generator, metric):
+    """What decides fast asks the exact sum where it is in doubt."""
+    centers, rays = random_stars(generator, 40, 36, 30)
+    centers, rays = centers.double(), rays.double()
+    overlaps = rays_iou(centers[:20], rays[:20], centers[20:], rays[20:], metric=metric).diagonal()
+    for n, overlap in enumerate(overlaps.tolist()):
+        pair = torch.tensor([n, n + 20])
+        for threshold in (
+            overlap * (1 - 1e-12),
+            min(overlap * (1 + 1e-12), 1.0),
+        ):  # share and product round in their own way
+            keep = rays_nms(centers[pair], rays[pair], torch.tensor([2.0, 1.0]), threshold, metric=metric)
+            assert keep.tolist() == ([0] if overlap > threshold else [0, 1])
 
 
 def test_max_output_pads_and_cuts(generator):

@@ -65,6 +65,62 @@ void star_sweep_in_closed_form() {
   CHECK(area(rays, triangle, 0, 0) == 1 && area(triangle, rays, 0, 0) == 1);  // a zero ray
 }
 
+// Stars of a kind: ordinary, on a grid, with zeros, of all sizes, with negative rays, huge or tiny, all too short,
+// needles.
+std::vector<double> rays_of_kind(int kind, int64_t count, std::mt19937& generator) {
+  std::uniform_real_distribution<double> uniform(0, 1);
+  std::vector<double> rays(count);
+  for (double& ray : rays) {
+    const double share = uniform(generator);
+    ray = 3 + 10 * uniform(generator);
+    if (kind == 1) ray = std::floor(6 * share);
+    if (kind == 2 && share < 0.3) ray = 0;
+    if (kind == 3) ray = std::pow(10, 60 * (share - 0.5));
+    if (kind == 4 && share < 0.2) ray = -1;
+    if (kind == 5) ray = share < 0.5 ? 1e30 : 1e-90;
+    if (kind == 6) ray = 1e-110 * share;
+    if (kind == 7) ray = std::pow(10, 3 * share);
+  }
+  return rays;
+}
+
+void fast_answers_are_those_of_the_exact_sweep() {
+  std::mt19937 generator(2);
+  std::uniform_real_distribution<double> uniform(0, 10);
+  const Isa best = chosen_isa;
+  for (int round = 0; round < 3000; ++round) {
+    chosen_isa = round % 2 ? best : Isa::kBaseline;
+    const int kind = round / 2 % 8;
+    const int64_t num_rays = std::vector<int64_t>{3, 4, 5, 7, 36, 128}[generator() % 6];
+    const auto directions = ray_directions(num_rays);
+    std::vector<double> origins(6), rays = rays_of_kind(kind, 3 * num_rays, generator);
+    for (double& value : origins) value = kind == 1 ? std::floor(uniform(generator) / 2.5) : uniform(generator);
+    if (kind == 6)
+      for (double& value : origins) value *= 1e-110;
+    std::copy_n(rays.begin(), num_rays, rays.begin() + num_rays);  // the second is the first, mostly elsewhere
+    if (generator() % 2) std::copy_n(origins.begin(), 2, origins.begin() + 2);
+    const Stars<double> stars{origins.data(), rays.data(), directions.data(), num_rays};
+    Query<Stars<double>> query(stars, stars);
+    for (int64_t i = 0; i < 3; ++i)
+      for (int64_t j = 0; j < 3; ++j) {
+        const Shape a = shape_of(stars, i), b = shape_of(stars, j);
+        if (!a.finite || !b.finite) continue;
+        query.start(i, a);
+        const Overlap overlap = query(j, b);
+        for (const Metric metric : {Metric::kIou, Metric::kIomin}) {
+          const double share = overlap_share(overlap, metric);
+          for (const double by : {0.0, 1e-15, -1e-15, 1e-12, -1e-12, 1e-9, -1e-9, 0.5, -1.0}) {
+            const double threshold = share * (1 + by);
+            bool fast = false;
+            with_isa([&] { fast = query.exceeds(j, b, metric, threshold); });
+            CHECK(fast == exceeds(overlap, metric, threshold));
+          }
+        }
+      }
+  }
+  chosen_isa = best;
+}
+
 void nothing_overlaps_what_is_no_shape() {
   const double nan = std::numeric_limits<double>::quiet_NaN(), infinity = std::numeric_limits<double>::infinity();
   for (double bad : {nan, infinity, -infinity, 1e300}) {
@@ -131,6 +187,7 @@ int main() {
   order_free_breaks_every_tie();
   snapping_follows_the_scale();
   star_sweep_in_closed_form();
+  fast_answers_are_those_of_the_exact_sweep();
   nothing_overlaps_what_is_no_shape();
   neighbours_are_all_pairs();
   outer_boxes_contain();

@@ -42,7 +42,7 @@ std::vector<int64_t> greedy_nms(const Geometry& geometry, const Candidates& in, 
     query.start(order[rank], shapes[rank]);
     neighbours.each(rank, first, last, [&](int64_t other) {
       if (is_dead(other) || !may_exceed(shapes[rank], shapes[other], rule.metric, rule.threshold)) return;
-      if (exceeds(query(order[other], shapes[other]), rule.metric, rule.threshold)) visit(other);
+      if (query.exceeds(order[other], shapes[other], rule.metric, rule.threshold)) visit(other);
     });
   };
 

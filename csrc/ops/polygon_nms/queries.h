@@ -5,6 +5,7 @@
 
 #include "boxes.h"
 #include "geometry.h"
+#include "lane_sweep.h"
 
 namespace polarmask {
 
@@ -111,6 +112,10 @@ class Query<Polygons<T>> {
     return finish_order_free(sum(), a_.doubled_area(), b_.doubled_area());
   }
 
+  bool exceeds(int64_t j, const Shape& other, Metric metric, double threshold) {
+    return polarmask::exceeds((*this)(j, other), metric, threshold);
+  }
+
  private:
   double sum() {
     double parts[kParts];
@@ -157,24 +162,44 @@ class Query<Polygons<T>> {
 template <class T>
 class Query<Stars<T>> {
  public:
-  Query(const Stars<T>& a, const Stars<T>& b) : a_(a), b_(b), spokes_(a.num_rays + 1), sectors_(a.num_rays) {}
+  Query(const Stars<T>& a, const Stars<T>& b)
+      : a_(a), b_(b), spokes_(a.num_rays + 1), sectors_(a.num_rays), lanes_(a.directions, a.num_rays, b.num_rays) {}
 
-  void start(int64_t i, const Shape& shape) {
-    center_ = a_.origin(i), area_ = shape.area;
-    star_ = make_star(a_.star(i), spokes_.data(), sectors_.data());
-  }
+  void start(int64_t i, const Shape& shape) { i_ = i, area_ = shape.area, is_made_ = is_swept_ = false; }
 
   Overlap operator()(int64_t j, const Shape& other) {
-    const double inter = star_sweep(star_, b_.num_rays, b_.ring(j, b_.origin(j) - center_));
-    return make_overlap(inter, area_, other.area);
+    make();
+    return make_overlap(star_sweep(star_, b_.num_rays, ring(j)), area_, other.area);
+  }
+
+  // The same as exceeds() of the overlap, in less time.
+  bool exceeds(int64_t j, const Shape& other, Metric metric, double threshold) {
+    make();
+    if (!is_swept_) lanes_.start(star_), is_swept_ = true;
+    Turns turns;
+    const Answer fast = lanes_.sweep(b_.num_rays, ring(j), turns) ? answer(turns, area_, other.area, metric, threshold)
+                                                                  : Answer::kInDoubt;
+    if (fast != Answer::kInDoubt) return fast == Answer::kYes;
+    return polarmask::exceeds((*this)(j, other), metric, threshold);
   }
 
  private:
+  // At the first pair: most stars have none.
+  void make() {
+    if (is_made_) return;
+    star_ = make_star(a_.star(i_), spokes_.data(), sectors_.data());
+    is_made_ = true;
+  }
+
+  auto ring(int64_t j) const { return b_.ring(j, b_.origin(j) - a_.origin(i_)); }
+
   const Stars<T>&a_, &b_;
   std::vector<Vec2<double>> spokes_;
   std::vector<double> sectors_;
-  Vec2<double> center_{};
+  LaneSweep lanes_;
+  int64_t i_ = 0;
   double area_ = 0;
+  bool is_made_ = false, is_swept_ = false;  // star_ is A's, lanes_ have it
   Star star_{};
 };
 
