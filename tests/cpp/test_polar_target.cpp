@@ -45,7 +45,7 @@ void spans_hold_every_ray_that_is_met() {
     const auto check_span = [&](Vec2<double> a, Vec2<double> b) {
       const Vec2<float> float_a{static_cast<float>(a.x), static_cast<float>(a.y)};
       const Vec2<float> float_b{static_cast<float>(b.x), static_cast<float>(b.y)};
-      const auto span = rays_between(float_a, float_b, static_cast<float>(num_rays));
+      const auto span = rays_between(known_turn(float_a), known_turn(float_b), static_cast<float>(num_rays));
       const int below = static_cast<int>(span.below), last = static_cast<int>(span.last);
       CHECK(below >= 0 && last - below <= num_rays && last <= 2 * num_rays);
       std::vector<bool> candidate(num_rays, false);
