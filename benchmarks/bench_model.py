@@ -71,12 +71,13 @@ def in_bfloat16(run: Callable[[Tensor], Any]) -> Callable[[Tensor], Any]:
     return cast
 
 
-def weights(image: Tensor, _: Any) -> int:
-    return sum(parameter.nbytes for parameter in detector(image.shape).model.parameters())
+def weights(shape: tuple[int, int, int], box_branch: bool) -> int:
+    """In bytes."""
+    return sum(parameter.nbytes for parameter in detector(shape, box_branch).model.parameters())
 
 
 @cache
-def operations(shape: tuple[int, int, int], box_branch: bool = True) -> int:
+def operations(shape: tuple[int, int, int], box_branch: bool) -> int:
     """Of the convolutions."""
     model = detector(shape, box_branch).model
     with torch.inference_mode(), FlopCounterMode(display=False) as counter:
@@ -84,7 +85,12 @@ def operations(shape: tuple[int, int, int], box_branch: bool = True) -> int:
     return counter.get_total_flops()
 
 
-FLOOR = Floor(weights, lambda image, _: operations(image.shape))
+def floor(box_branch: bool) -> Floor:
+    return Floor(
+        lambda image, _: weights(image.shape, box_branch), lambda image, _: operations(image.shape, box_branch)
+    )
+
+
 MASK_RCNN, FCOS = "torchvision Mask R-CNN R50-FPN", "bound: torchvision FCOS R50-FPN, boxes only"
 
 RACES = (
@@ -94,7 +100,7 @@ RACES = (
         ours,
         (Runner(MASK_RCNN, peers.mask_rcnn, aim=1.5), Runner(FCOS, peers.fcos)),
         unit="column",
-        floor=FLOOR,
+        floor=floor(box_branch=True),
         patience=60,
     ),
     Race(
@@ -103,7 +109,7 @@ RACES = (
         ours_compiled,
         (Runner(MASK_RCNN + ", torch.compile", peers.mask_rcnn_compiled, aim=1.5),),
         unit="column",
-        floor=FLOOR,
+        floor=floor(box_branch=True),
         patience=45,
     ),
     Race(
@@ -112,7 +118,7 @@ RACES = (
         without_boxes,
         (Runner(MASK_RCNN, peers.mask_rcnn, aim=1.5),),
         unit="column",
-        floor=Floor(weights, lambda image, _: operations(image.shape, box_branch=False)),
+        floor=floor(box_branch=False),
         patience=45,
     ),
     Race(

@@ -17,7 +17,7 @@ def register(
     """Give ``torch.ops.polarmask.<name>`` a formula.
 
     ``save(ctx, inputs, output)`` keeps what ``backward(ctx, *grads)`` needs. Gradients that nobody asked for come as
-    None, not as zeros.
+    None, not as zeros. The schema must not have defaults: the dispatcher leaves them out of the inputs.
     """
     op = getattr(torch.ops.polarmask, name).default
 
@@ -42,4 +42,6 @@ def register(
             return Formula.apply(keyset, *args)
         return below(keyset, args)
 
+    Formula.__name__ = Formula.__qualname__ = f"polarmask_{name}"
+    Formula._backward_cls.__name__ = f"polarmask_{name}Backward"  # what errors and profiles show
     _library.impl(name, autograd, "Autograd", with_keyset=True)

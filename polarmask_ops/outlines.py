@@ -238,7 +238,8 @@ def outlines_from_masks(
     boxes : Tensor, shape (M, 4), float, optional
         x0, y0, x1, y1 in pixels. Only pixels that touch an instance's box, its border included, are looked at, the
         others are outside: with the boxes of the instances, which data sets have, the time is that of reading these and
-        does not grow with the image. Boxes may end at the last pixel's number or behind it. NaN: no pixel.
+        does not grow with the image. x1 and y1 may be the last pixel's index or one more. No pixel touches a box with
+        x1 < x0 or y1 < y0, or a NaN.
     keep : {"largest", "all"}
         ``"largest"`` keeps the 8-connected component that has the largest area with its holes filled; ties: the one
         whose first pixel in row-major order comes first. A hole is 4-connected background that does not reach the

@@ -229,18 +229,20 @@ def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tenso
     pred, target, weight, avg_factor, power, log_pred, log, reduction = inputs
     value, sums, divisor = output
     ctx.mark_non_differentiable(sums, divisor)
-    ctx.save_for_backward(pred, target, weight, value, sums, divisor)
     weights_divide = reduction == _REDUCTIONS["mean"] and avg_factor is None
+    # Read for the weights' gradient alone. A copy: `loss *= 2` changes the value in place.
+    mean = value.clone() if weights_divide and weight is not None else divisor
+    ctx.save_for_backward(pred, target, weight, mean, sums, divisor)
     ctx.options = (weights_divide, power, log_pred, log, reduction)
 
 
 def _backward(ctx: Any, grad: Tensor | None, *_: None) -> tuple[Tensor | None, ...]:
     if grad is None:
         return (None,) * 8
-    pred, target, weight, value, sums, divisor = ctx.saved_tensors
+    pred, target, weight, mean, sums, divisor = ctx.saved_tensors
     wants = ctx.needs_input_grad[1:4]
     grads = torch.ops.polarmask.polar_iou_backward.default(
-        grad, pred, target, weight, value.detach(), sums, divisor, *ctx.options, *wants
+        grad, pred, target, weight, mean, sums, divisor, *ctx.options, *wants
     )
     return *(grad if wanted else None for grad, wanted in zip(grads, wants, strict=True)), *[None] * 5
 

@@ -217,6 +217,22 @@ def test_shapes_that_do_not_exist_have_no_gradient(value, power, device):
     assert (pred.grad[[0, 2]] != 0).all()
 
 
+@pytest.mark.parametrize("weight", [None, torch.tensor([1.0, 2.0, 0.5])])
+def test_a_loss_changed_in_place_has_its_gradients(weight):
+    pred, target = torch.rand(3, 8) + 1, torch.rand(3, 8) + 1
+    inputs = [x.clone().requires_grad_() for x in (pred, weight) if x is not None]
+    want = torch.autograd.grad(2 * polar_iou_loss(inputs[0], target, *inputs[1:]), inputs)
+    loss = polar_iou_loss(inputs[0], target, *inputs[1:])
+    loss *= 2
+    for got, wanted in zip(torch.autograd.grad(loss, inputs), want, strict=True):
+        assert torch.equal(got, wanted)
+
+
+def test_the_loss_knows_its_name():
+    loss = polar_iou_loss(torch.ones(1, 8, requires_grad=True), torch.ones(1, 8))
+    assert loss.grad_fn.name() == "polarmask_polar_iouBackward"
+
+
 @pytest.mark.parametrize("avg_factor", [0.0, -2.0, torch.tensor(0.0)])
 def test_a_divisor_of_zero_gives_zero_gradients(avg_factor, device):
     pred = lengths(4, torch.float32, device).requires_grad_()

@@ -6,7 +6,8 @@ the score threshold is set such that as many pass as with ours.
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, ExitStack
+from collections.abc import Iterator
+from contextlib import contextmanager
 from copy import deepcopy
 from functools import cache
 
@@ -32,12 +33,11 @@ def mask_rcnn_compiled(image: Tensor) -> list[dict[str, object]]:
         return coco_entries(_mask_rcnn_compiled(image.shape, torch.get_num_threads())([image])[0])
 
 
-def frozen() -> AbstractContextManager[object]:
+@contextmanager
+def frozen() -> Iterator[None]:
     """What is compiled in it has its weights folded and laid out at compile time."""
-    stack = ExitStack()
-    stack.enter_context(torch.no_grad())  # inference mode does not freeze
-    stack.enter_context(torch._inductor.config.patch(freezing=True))
-    return stack
+    with torch.no_grad(), torch._inductor.config.patch(freezing=True):  # inference mode does not freeze
+        yield
 
 
 def compile_frozen(*modules: nn.Module) -> None:

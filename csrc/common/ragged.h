@@ -40,7 +40,7 @@ inline Ragged<int32_t> checked_runs(const char* op, const Tensor& counts, const 
     const int32_t* const at = values->const_data_ptr<int32_t>();
     int32_t least = 0;  // by vectors, which a search would not use
     for (int64_t k = 0; k < runs.total; ++k) least = std::min(least, at[k]);
-    for (int64_t k = 0; least < 0; ++k)
+    for (int64_t k = 0; least < 0; ++k)  // ends at the first of them
       check(at[k] >= 0, op, ": expected counts not to be negative, got ", at[k], " at index ", k);
   }
   return runs;

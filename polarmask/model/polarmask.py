@@ -113,7 +113,7 @@ class PolarMask(nn.Module):
         if self.training and not isinstance(targets, PolarTargets):
             targets = self.check(images, targets)
         batch = self.batch(images)
-        if not self.training:  # the layout that convolutions of few images are fastest in; training is as fast without
+        if not self.training:  # in which a CPU's convolutions of few images are faster; training is not
             batch = batch.contiguous(memory_format=torch.channels_last)
         output = self.head(list(self.backbone(batch).values()))
         if not self.training:

@@ -19,8 +19,9 @@ PM_HD int64_t aligned(int64_t bytes) { return ceil_div(bytes, kSlotAlignment) * 
 
 // Bitmaps. Any of them fits into a slot.
 struct BitShapes {
-  uint32_t* bits;         // [M, height, words()] the first pixel in the lowest bit, zeros beyond the width
-  const float* boxes;     // [M, 4] pixels; what touches none of them counts as empty; null: everything counts
+  uint32_t* bits;  // [M, height, words()] the first pixel in the lowest bit, zeros beyond the width
+  const float*
+      boxes;  // [M, 4] pixels; of a shape, what does not touch its box counts as empty; null: everything counts
   int64_t height, width;  // pixels
 
   PM_HD int64_t words() const { return ceil_div(width, 32); }

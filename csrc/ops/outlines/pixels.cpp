@@ -116,6 +116,7 @@ OutlinesTensors outlines_from_masks(const Tensor& masks_in, const std::optional<
     check_size(op, "boxes", *boxes_in, 0, masks.size(0), "(M, 4)");
     check_size(op, "boxes", *boxes_in, 1, 4, "(M, 4)");
     check_same_device(op, "boxes", *boxes_in, "masks", masks);
+    check(boxes_in->scalar_type() == ScalarType::Float, op, ": expected boxes of dtype float32");
     boxes = torch::stable::contiguous(*boxes_in);
   }
   const float* const box = boxes ? boxes->const_data_ptr<float>() : nullptr;

@@ -19,18 +19,18 @@ class SectorTable {
  public:
   SectorTable(const Vec2<double>* directions, int64_t num_rays) : first_(kSlots + 1) {
     for (int64_t slot = 0, k = 0; slot <= kSlots; ++slot) {
-      while (k + 1 < num_rays && place_of(directions[k + 1]) <= static_cast<double>(slot)) ++k;
+      while (k + 1 < num_rays && slot_of(directions[k + 1]) <= static_cast<double>(slot)) ++k;
       first_[slot] = static_cast<int32_t>(k);
     }
   }
 
-  // Of a direction with this measure.
-  int64_t operator()(double place) const { return first_[static_cast<int64_t>(place)]; }
+  // Of a direction with this slot_of().
+  int64_t operator()(double slot) const { return first_[static_cast<int64_t>(slot)]; }
 
   // From 0 to kSlots, for points that are not 0.
-  static double place_of(Vec2<double> p) {
-    const double turn = p.y / (absolute(p.x) + absolute(p.y));
-    const double quarters = p.x < 0 ? 2 - turn : p.y < 0 ? 4 + turn : turn;
+  static double slot_of(Vec2<double> p) {
+    const double part = p.y / (absolute(p.x) + absolute(p.y));
+    const double quarters = p.x < 0 ? 2 - part : p.y < 0 ? 4 + part : part;
     return quarters * (kSlots / 4);
   }
 
@@ -58,7 +58,7 @@ class LaneSweep {
   // it starts.
   template <class Vertex>
   bool sweep(int64_t count, const Vertex& vertex, Turns& turns) {
-    if (!place(count, vertex)) return false;
+    if (!find_sectors(count, vertex)) return false;
     turns = measure(cut(count));
     return true;
   }
@@ -69,13 +69,14 @@ class LaneSweep {
 
   // B's, in columns; the first one again at the end.
   struct Vertices {
-    std::vector<double> x, y, place, depth;
+    std::vector<double> x, y, slot, depth;
     std::vector<int32_t> sector;
 
-    explicit Vertices(int64_t count) : x(count), y(count), place(count), depth(count), sector(count) {}
+    explicit Vertices(int64_t count) : x(count), y(count), slot(count), depth(count), sector(count) {}
   };
 
-  // Of B's outline, and the pieces from each to the next one: which edge's, in which sector.
+  // Of B's outline, and the pieces from each to the next one: which edge's, in which sector. Shapes of needles, each of
+  // which crosses all spokes of the other, have R² of them: 84 MB for 1,024 rays.
   struct Points {
     std::vector<double> x, y, depth, turn, sector;
 
@@ -91,7 +92,7 @@ class LaneSweep {
   Vec2<double> vertex(int64_t j) const { return {vertices_.x[j], vertices_.y[j]}; }
 
   template <class Vertex>
-  bool place(int64_t count, const Vertex& vertex_of) {
+  bool find_sectors(int64_t count, const Vertex& vertex_of) {
     for (int64_t j = 0; j < count; ++j) {
       const Vec2<double> p = vertex_of(j);
       vertices_.x[j] = p.x, vertices_.y[j] = p.y;
@@ -99,13 +100,13 @@ class LaneSweep {
     bool is_far = true;
     for (int64_t j = 0; j < count; ++j) {
       is_far &= absolute(vertices_.x[j]) + absolute(vertices_.y[j]) >= kShortestRay;
-      vertices_.place[j] = SectorTable::place_of(vertex(j));
+      vertices_.slot[j] = SectorTable::slot_of(vertex(j));
     }
     if (!is_far) return false;
     const Vec2<double>* const spokes = spokes_.data();
     for (int64_t j = 0; j < count; ++j) {
       const Vec2<double> p = vertex(j);
-      int64_t k = table_(vertices_.place[j]);
+      int64_t k = table_(vertices_.slot[j]);
       k += cross(spokes[k + 1], p) >= 0;  // a branch would be guessed wrong every other time
       const double begin = cross(spokes[k], p), end = cross(spokes[k + 1], p);
       k -= k < star_.num_rays ? 0 : star_.num_rays;
@@ -122,7 +123,7 @@ class LaneSweep {
     return true;
   }
 
-  // Vertices and cuts along B's outline; returns how many. What follows them are pieces of an edge without area.
+  // Vertices and cuts along B's outline; returns how many. Behind them, to fill the lanes, pieces without area.
   int64_t cut(int64_t count) {
     const int64_t num_rays = star_.num_rays;
     int64_t size = 0;
@@ -184,13 +185,13 @@ class LaneSweep {
   Points points_;
 };
 
-// Share of the added and subtracted pieces by which the two sweeps can differ, and four times that; more than
-// kSweepRounding, so that what finish_sweep() takes for rounding is in doubt here.
+// Four times the share of all pieces by which the two sweeps can differ; more than kSweepRounding, so that what
+// finish_sweep() takes for rounding is in doubt here.
 constexpr double kSweepDoubt = 1.0 / (int64_t{1} << 32);
 
 enum class Answer { kNo, kYes, kInDoubt };
 
-// What exceeds() would say after star_sweep(): it never falls when the intersection grows.
+// What exceeds() would say after star_sweep(): more intersection never turns its yes into a no.
 inline Answer answer(const Turns& turns, double area_a, double area_b, Metric metric, double threshold) {
   const double all = turns.left + turns.right, doubt = kSweepDoubt * all;
   if (!(all <= 1e300)) return Answer::kInDoubt;

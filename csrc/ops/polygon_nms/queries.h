@@ -1,6 +1,7 @@
 // One shape against others, for the CPU loops, with the memory that this takes: Query<Polygons<T>>, Query<Stars<T>>.
 #pragma once
 
+#include <optional>
 #include <vector>
 
 #include "boxes.h"
@@ -162,8 +163,7 @@ class Query<Polygons<T>> {
 template <class T>
 class Query<Stars<T>> {
  public:
-  Query(const Stars<T>& a, const Stars<T>& b)
-      : a_(a), b_(b), spokes_(a.num_rays + 1), sectors_(a.num_rays), lanes_(a.directions, a.num_rays, b.num_rays) {}
+  Query(const Stars<T>& a, const Stars<T>& b) : a_(a), b_(b), spokes_(a.num_rays + 1), sectors_(a.num_rays) {}
 
   void start(int64_t i, const Shape& shape) { i_ = i, area_ = shape.area, is_made_ = is_swept_ = false; }
 
@@ -175,10 +175,11 @@ class Query<Stars<T>> {
   // The same as exceeds() of the overlap, in less time.
   bool exceeds(int64_t j, const Shape& other, Metric metric, double threshold) {
     make();
-    if (!is_swept_) lanes_.start(star_), is_swept_ = true;
+    if (!lanes_) lanes_.emplace(a_.directions, a_.num_rays, b_.num_rays);  // many queries have no pair at all
+    if (!is_swept_) lanes_->start(star_), is_swept_ = true;
     Turns turns;
-    const Answer fast = lanes_.sweep(b_.num_rays, ring(j), turns) ? answer(turns, area_, other.area, metric, threshold)
-                                                                  : Answer::kInDoubt;
+    const Answer fast = lanes_->sweep(b_.num_rays, ring(j), turns) ? answer(turns, area_, other.area, metric, threshold)
+                                                                   : Answer::kInDoubt;
     if (fast != Answer::kInDoubt) return fast == Answer::kYes;
     return polarmask::exceeds((*this)(j, other), metric, threshold);
   }
@@ -196,7 +197,7 @@ class Query<Stars<T>> {
   const Stars<T>&a_, &b_;
   std::vector<Vec2<double>> spokes_;
   std::vector<double> sectors_;
-  LaneSweep lanes_;
+  std::optional<LaneSweep> lanes_;
   int64_t i_ = 0;
   double area_ = 0;
   bool is_made_ = false, is_swept_ = false;  // star_ is A's, lanes_ have it
