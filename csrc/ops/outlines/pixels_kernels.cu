@@ -1,6 +1,6 @@
 // M masks of H·W bytes, of which S segments of 16 bytes are made. 100 masks of 768 × 1280 are 98 MB: 29 µs at 3.35
-// TB/s; where boxes say which pixels count, only words with such pixels are read. What is left when they are packed into bits is an
-// eighth, and stays in the L2 cache; an RLE is smaller still.
+// TB/s; where boxes say which pixels count, only words with such pixels are read. What is left when they are packed
+// into bits is an eighth, and stays in the L2 cache; an RLE is smaller still.
 //
 // Design: the first kernel packs, a thread to a word of 32 pixels, and reads every byte once. Then a block has a shape:
 // a thread to a line finds its runs, joins runs and gaps with those of the line before by union-find, adds up areas,
