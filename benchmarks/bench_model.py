@@ -125,7 +125,7 @@ RACES = (
         "predict, R50, bfloat16",
         PREDICT if bfloat16() else (),  # emulated it takes minutes: bench_machine says by how much
         in_bfloat16(ours),
-        (Runner(MASK_RCNN, in_bfloat16(peers.mask_rcnn), aim=3),),
+        (Runner(MASK_RCNN + ", float32", peers.mask_rcnn, aim=3), Runner(MASK_RCNN, in_bfloat16(peers.mask_rcnn))),
         unit="column",
         patience=60,
     ),

@@ -44,7 +44,7 @@ def main(source: Path, folder: Path, readme: Path) -> None:
         "bfloat16": info["bfloat16"],
         "date": raw["datetime"][:10],
     }
-    name = slug(f"{machine['cpu']} {machine['cores']} cores")
+    name = slug(f"{machine['cpu']} {machine['cores']} cores {machine['isa']}")
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / f"{name}.json", machine, run.records)
     (folder / f"{name}.md").write_text(page(machine, run, name))
@@ -200,7 +200,7 @@ def summary(machine: Record, run: Run, link: str) -> str:
     ]
     return (
         f"How many times faster than its peers each op is with {_columns(run.threads)[0]}, on {machine['cpu']}, "
-        f"{machine['date']}, all in one run and with equal results; two threads, floors, growth and memory are in "
+        f"{machine['isa']}, {machine['date']}, all in one run and with equal results; two threads, floors, growth and memory are in "
         f"[the whole report]({link}).\n\n{table(['workload', 'peer', 'faster', 'aim'], rows)}\n"
     )
 

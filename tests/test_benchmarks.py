@@ -150,7 +150,7 @@ def test_report(tmp_path):
     readme.write_text(f"before\n{marks[0]}old\n{marks[1]}")
     report.main(tmp_path / "run.json", tmp_path / "results", readme)
     assert sorted(path.suffix for path in (tmp_path / "results").iterdir()) == [".json", ".md", ".svg", ".svg", ".svg"]
-    page = (tmp_path / "results" / "a-cpu-2-cores.md").read_text()
+    page = (tmp_path / "results" / "a-cpu-2-cores-avx2.md").read_text()
     assert "1 thread: 2.0 GB/s, 10 GFLOP/s" in page
     assert "| op: large | a peer | ≥ 10× | 5× | 5× | no |" in page
     assert "| op: small | time | ≤ 1000 µs a row | 100 µs | 50 µs | yes |" in page
