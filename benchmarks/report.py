@@ -200,8 +200,8 @@ def summary(machine: Record, run: Run, link: str) -> str:
     ]
     return (
         f"How many times faster than its peers each op is with {_columns(run.threads)[0]}, on {machine['cpu']}, "
-        f"{machine['isa']}, {machine['date']}, all in one run and with equal results; two threads, floors, growth and memory are in "
-        f"[the whole report]({link}).\n\n{table(['workload', 'peer', 'faster', 'aim'], rows)}\n"
+        f"{machine['isa']}, {machine['date']}, all in one run and with equal results; two threads, floors, growth and "
+        f"memory are in [the whole report]({link}).\n\n{table(['workload', 'peer', 'faster', 'aim'], rows)}\n"
     )
 
 
