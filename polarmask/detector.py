@@ -91,8 +91,8 @@ class Detector:
         write_whole(Path(path), save(state, {"format": FORMAT, "polarmask": json.dumps(about)}))
 
 
-def load(path: str | Path) -> Detector:
-    """The detector that :meth:`Detector.save` wrote; nothing is unpickled."""
+def load(path: str | Path, device: str | torch.device = "cpu") -> Detector:
+    """The detector that :meth:`Detector.save` wrote, on a device; nothing is unpickled."""
     with safe_open(path, "pt") as file:
         metadata = file.metadata() or {}
         if metadata.get("format") != FORMAT:
@@ -102,4 +102,4 @@ def load(path: str | Path) -> Detector:
     config = from_dict(about["config"])
     model = build_model(config.model, len(about["categories"]))
     model.load_state_dict(state)
-    return Detector(model.eval(), config, dict(about["categories"]))
+    return Detector(model.eval().to(device), config, dict(about["categories"]))

@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from accelerate import PartialState
 from accelerate.utils import gather_object
 from faster_coco_eval import COCO, COCOeval_faster
 from torch import Tensor
@@ -22,6 +21,7 @@ from .config import DataConfig, EvalConfig, Parser
 from .data import DataSet, build_data, readable
 from .detector import Detector, load
 from .matching import Matching, match, match_by_score
+from .runtime import add_runtime, mixed, processes
 
 KINDS = "segm", "bbox", "boundary"
 SCORES = tuple(k / 20 for k in range(1, 20))  # thresholds to choose from
@@ -76,8 +76,7 @@ def evaluate(detector: Detector, data: DataSet, *, distributed: bool = False) ->
 
 def _detect(detector: Detector, data: DataSet, distributed: bool) -> tuple[list[dict[str, Any]], float]:
     """-> results of all images in COCO's format, and the seconds that they took in all."""
-    processes = _processes() if distributed else None
-    rank, world = (processes.process_index, processes.num_processes) if processes else (0, 1)
+    rank, world = (processes().process_index, processes().num_processes) if distributed else (0, 1)
     mine = []
     for index, sample in readable(data, detector.config.data.invalid, range(rank, len(data), world)):
         began = time.perf_counter()
@@ -177,10 +176,6 @@ def show(metrics: dict[str, float]) -> None:
         print(f"{name:>24}: {value:.4f}")
 
 
-def _processes() -> PartialState:
-    return PartialState(cpu=not torch.cuda.is_available())  # not told, it would take the processes for strangers
-
-
 def _evaluate(truth: COCO, results: list[dict[str, Any]], kind: str, config: EvalConfig) -> COCOeval_faster:
     # With both, a detection's size would be its box's, also when masks are compared.
     shape = "bbox" if kind == "bbox" else "segmentation"
@@ -211,6 +206,7 @@ def main(args: Sequence[str] | None = None) -> None:
         default=False,
         help="First choose score and NMS threshold by the best F1 on these data, and keep them in the weights' file.",
     )
+    add_runtime(parser)
     parser.add_class_arguments(DataConfig, "data")
     parser.add_class_arguments(EvalConfig, "eval")
     detector = load(parser.parse_args(args).weights)
@@ -226,14 +222,17 @@ def main(args: Sequence[str] | None = None) -> None:
     detector.model.postprocess = postprocess._replace(max_detections=most)
     data = build_data(config.data, "test", config.seed)
     asked = replace(detector, config=config)
-    if parsed.choose_thresholds:
-        chosen = choose_thresholds(asked, data, distributed=True)
-        asked = with_thresholds(asked, chosen.score, chosen.nms)
-        if _processes().is_main_process:
-            with_thresholds(detector, chosen.score, chosen.nms).save(parsed.weights)
-            print(f"kept in {parsed.weights}: score {chosen.score}, NMS {chosen.nms}, F1 {chosen.f1:.4f}")
-    evaluation = evaluate(asked, data, distributed=True)
-    if not _processes().is_main_process:
+    device = torch.device(parsed.device or processes().device)
+    detector.model.to(device)
+    with mixed("evaluate", parsed.precision, device):
+        if parsed.choose_thresholds:
+            chosen = choose_thresholds(asked, data, distributed=True)
+            asked = with_thresholds(asked, chosen.score, chosen.nms)
+            if processes().is_main_process:
+                with_thresholds(detector, chosen.score, chosen.nms).save(parsed.weights)
+                print(f"kept in {parsed.weights}: score {chosen.score}, NMS {chosen.nms}, F1 {chosen.f1:.4f}")
+        evaluation = evaluate(asked, data, distributed=True)
+    if not processes().is_main_process:
         return
     show(evaluation.metrics)
     if parsed.out is not None:

@@ -20,6 +20,7 @@ from .data.images import SUFFIXES, TIFF, LargeTiff, read_image
 from .detector import Detector, load
 from .evaluation import coco_results
 from .files import write_whole
+from .runtime import add_runtime, mixed, processes
 from .tiles import detect_in_tiles, preview
 
 LARGE = 2048  # pixels: images with a longer side are cut into tiles, and drawn smaller
@@ -99,7 +100,7 @@ def write_labels(path: Path, polygons: Tensor, size: tuple[int, int]) -> None:
         Height and width.
     """
     height, width = size
-    polygons = polygons.cpu().double()  # so that moving them changes no coordinate
+    polygons = polygons.double()  # so that moving them changes no coordinate
     low, high = polygons[..., 1].amin(1), polygons[..., 1].amax(1)
 
     def strips() -> Iterator[bytes]:
@@ -149,7 +150,7 @@ def _found(
 
     def together() -> Iterator[tuple[Path, Tensor, dict[str, Tensor]]]:
         results = detector.detect([image for _, image in waiting])
-        yield from ((path, image, found) for (path, image), found in zip(waiting, results, strict=True))
+        yield from ((path, image, _on_cpu(found)) for (path, image), found in zip(waiting, results, strict=True))
         waiting.clear()
 
     for path in paths:
@@ -158,7 +159,7 @@ def _found(
             if max(large.size) > tile:
                 if waiting:
                     yield from together()
-                yield path, large, detect_in_tiles(detector, large, min(tile, TILE), margin)
+                yield path, large, _on_cpu(detect_in_tiles(detector, large, min(tile, TILE), margin))
                 continue
         image = read_image(path, channels)
         if waiting and (len(waiting) == batch or waiting[0][1].shape != image.shape):
@@ -166,6 +167,10 @@ def _found(
         waiting.append((path, image))
     if waiting:
         yield from together()
+
+
+def _on_cpu(found: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: value.cpu() for name, value in found.items()}
 
 
 def _write(
@@ -230,14 +235,17 @@ def main(args: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--margin", type=int, default=128, help="Pixels around a tile: half the largest object.")
     parser.add_argument("--batch", type=int, default=1, help="Images of one size that go through the network together.")
+    add_runtime(parser)
     parsed = parser.parse_args(args)
-    predict(
-        load(parsed.weights),
-        parsed.images,
-        parsed.out,
-        parsed.score,
-        tile=parsed.tile,
-        margin=parsed.margin,
-        batch=parsed.batch,
-    )
+    device = torch.device(parsed.device or processes().device)
+    with mixed("predict", parsed.precision, device):
+        predict(
+            load(parsed.weights, device),
+            parsed.images,
+            parsed.out,
+            parsed.score,
+            tile=parsed.tile,
+            margin=parsed.margin,
+            batch=parsed.batch,
+        )
     print(f"overlays, polygons, label images and COCO results: {parsed.out}")

@@ -34,6 +34,7 @@ from .model.backbone import load_pretrained
 from .model.loss import normalizers
 from .optim import build_optimizer, moving_average, schedule, skip_unless
 from .progress import ProgressLine
+from .runtime import check_precision
 
 FILES = {
     "predictions.png": "images that were evaluated on, what is there beside what was found",
@@ -89,7 +90,7 @@ class _Run:
         self.config, self.out = config, Path(config.out)
         self.out.mkdir(parents=True, exist_ok=True)
         checkpoint = find_checkpoint(self.out, config.resume, config.overwrite)
-        check_precision(config.precision)
+        check_precision("train", config.precision, torch.device("cuda" if torch.cuda.is_available() else "cpu"))
         AcceleratorState._reset_state()  # it refuses another precision than that of an earlier run of this process
         self.accelerator = Accelerator(
             cpu=not torch.cuda.is_available(),  # or it does not see the other processes of torchrun
@@ -338,14 +339,6 @@ class _Run:
             yield
         finally:
             signal.signal(signal.SIGTERM, before)
-
-
-def check_precision(precision: str) -> None:
-    """Raises a ValueError where a mixed precision would be slower than none, or is not there."""
-    if torch.cuda.is_available() or precision == "no":
-        return
-    if precision == "fp16" or not (torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()):
-        raise ValueError(f"train: expected precision no on this CPU, which has no arithmetic in {precision}, got it")
 
 
 def _to(target: dict[str, Any], device: torch.device) -> dict[str, Any]:

@@ -153,6 +153,40 @@ def test_predict(run, tmp_path):
     assert {entry["category_id"] for entry in results} <= {1, 2, 3}
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        pytest.param(
+            ["--precision", "bf16"], marks=pytest.mark.skipif(not HAS_BF16, reason="no arithmetic in bfloat16")
+        ),
+        pytest.param(["--device", "cuda"], marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")),
+    ],
+)
+def test_precisions_and_devices_find_nearly_the_same(run, tmp_path, options):
+    weights = ["--weights", str(run[1] / "last.safetensors")]
+    image = tmp_path / "image.png"
+    Image.fromarray((polarmask.data.Shapes(1, 64)[0].image.permute(1, 2, 0) * 255).byte().numpy()).save(image)
+    scores, metrics = [], []
+    for name, more in (("cpu", ["--device", "cpu"]), ("other", options)):
+        predict_main([*weights, str(image), "--out", str(tmp_path / name), *more])
+        scores.append(max(entry["score"] for entry in json.loads((tmp_path / name / "results.json").read_text())))
+        evaluate_main([*weights, "--out", str(tmp_path / name), *more])
+        metrics.append(json.loads((tmp_path / name / "metrics.json").read_text())["segm/AP"])
+    assert scores[0] != scores[1]
+    assert scores[1] == pytest.approx(scores[0], abs=0.02)
+    assert metrics[1] == pytest.approx(metrics[0], abs=0.02)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="the CPU's precisions")
+@pytest.mark.parametrize("main", [evaluate_main, predict_main])
+def test_what_this_machine_does_not_have_is_refused(run, tmp_path, main):
+    options = ["--weights", str(run[1] / "last.safetensors"), *([str(tmp_path)] if main is predict_main else [])]
+    with pytest.raises(ValueError, match="no arithmetic in fp16"):
+        main([*options, "--precision", "fp16"])
+    with pytest.raises((RuntimeError, AssertionError), match=r"(?i)cuda|nvidia"):
+        main([*options, "--device", "cuda"])
+
+
 def test_predict_names_what_is_missing(run, tmp_path):
     with pytest.raises(FileNotFoundError, match="expected an image or a folder of images"):
         predict_main(["--weights", str(run[1] / "last.safetensors"), str(tmp_path)])
