@@ -30,7 +30,7 @@ from polarmask.data.loader import training_loader
 from polarmask.detector import Detector
 from polarmask.evaluation import coco_results, compare
 from polarmask.model import build_model
-from polarmask.optim import build_optimizer, moving_average, skip_unless
+from polarmask.optim import MovingAverage, build_optimizer, skip_unless
 
 DATA_SEED = 0  # the seeds are those of weights, order and augmentation
 WARM_UP = 0.05  # of the time
@@ -92,7 +92,7 @@ def train(learner: Learner, config: Config, seconds: float) -> tuple[nn.Module, 
     data = build_data(config.data, "train", DATA_SEED)
     torch.manual_seed(config.seed)
     model = learner.build(config.model, len(data.categories)).train()
-    optimizer, average = build_optimizer(model, config.optim), moving_average(model, config.optim.ema)
+    optimizer, average = build_optimizer(model, config.optim), MovingAverage(model, config.optim.ema)
     stream = batches(data, config)
     steps, spent, began = 0, 0.0, time.perf_counter()
     while spent < seconds:

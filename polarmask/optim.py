@@ -1,8 +1,8 @@
 """Optimizer, learning rate and moving average."""
 
 import math
-from collections.abc import Callable
-from typing import Any, cast
+from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -50,18 +50,30 @@ def schedule(step: int, steps_per_epoch: int, config: OptimConfig) -> float:
     return warmup * 0.1 ** sum(step >= milestone * steps_per_epoch for milestone in config.milestones)
 
 
-def moving_average(model: nn.Module, decay: float) -> AveragedModel:
+class MovingAverage(AveragedModel):
     """The exponential moving average of a model's parameters and buffers.
 
     The decay starts lower, at (1 + n) / (10 + n) after n updates, so that the first, random weights are soon forgotten.
     """
 
-    @torch.no_grad()
-    def average(averaged: Any, current: Any, count: Any) -> None:
-        share = 1 - min(decay, (1 + int(count)) / (10 + int(count)))
-        if averaged[0].is_floating_point():  # all of them: they come sorted by dtype
-            torch._foreach_lerp_(averaged, current, share)
-        else:
-            torch._foreach_copy_(averaged, current)
+    def __init__(self, model: nn.Module, decay: float) -> None:
+        super().__init__(model, use_buffers=True)
+        self.decay = decay
 
-    return AveragedModel(model, multi_avg_fn=cast(Callable[..., None], average), use_buffers=True)
+    @torch.no_grad()
+    def update_parameters(self, model: nn.Module) -> None:
+        """Without the base class's reading and sending of the counter, which a GPU's host waits for: it stays here."""
+        count = int(self.n_averaged)
+        share = 1 - min(self.decay, (1 + count) / (10 + count)) if count else 1.0
+        pairs = list(zip(_tensors(self.module), _tensors(model), strict=True))
+        averaged, current = zip(*(pair for pair in pairs if pair[0].is_floating_point()), strict=True)
+        torch._foreach_lerp_(averaged, current, share)
+        for to, value in pairs:
+            if not to.is_floating_point():
+                to.copy_(value)
+        self.n_averaged += 1
+
+
+def _tensors(model: nn.Module) -> Iterator[Tensor]:
+    yield from model.parameters()
+    yield from model.buffers()

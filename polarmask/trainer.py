@@ -32,7 +32,7 @@ from .files import write_whole
 from .model import PolarMask, build_model
 from .model.backbone import load_pretrained
 from .model.loss import normalizers
-from .optim import build_optimizer, moving_average, schedule, skip_unless
+from .optim import MovingAverage, build_optimizer, schedule, skip_unless
 from .progress import ProgressLine
 from .runtime import check_precision
 
@@ -115,7 +115,7 @@ class _Run:
         elif config.model.backbone != "small":
             self.accelerator.print("model.weights is none: GroupNorm everywhere, no stage frozen, trained from scratch")
         self.network.to(self.accelerator.device)
-        self.average = None if config.optim.ema is None else moving_average(self.network, config.optim.ema)
+        self.average = None if config.optim.ema is None else MovingAverage(self.network, config.optim.ema)
         if config.optim.compile:
             self.network.backbone.compile()
             self.network.head.compile()

@@ -21,7 +21,7 @@ def normalizers(targets: PolarTargets) -> Tensor:
     return torch.stack(
         [
             positive.sum().float(),
-            targets.centerness.new_tensor(len(positive)),
+            targets.centerness.new_full((), len(positive)),  # not new_tensor(), whose copy a GPU's host waits for
             torch.where(positive, targets.centerness, 0.0).sum(),
         ]
     )

@@ -1,3 +1,4 @@
+import contextlib
 import json
 import subprocess
 import sys
@@ -9,10 +10,13 @@ import numpy as np
 import pytest
 import tifffile
 import torch
+from accelerate import Accelerator
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 from torch.profiler import ProfilerActivity, profile
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 import polarmask
 from polarmask.config import OptimConfig, parse_config
@@ -21,7 +25,7 @@ from polarmask.data.sample import drop_small
 from polarmask.data.truth import coco_truth
 from polarmask.evaluation import Evaluation, evaluate
 from polarmask.evaluation import main as evaluate_main
-from polarmask.optim import build_optimizer, schedule, skip_unless
+from polarmask.optim import MovingAverage, build_optimizer, schedule, skip_unless
 from polarmask.prediction import main as predict_main
 from polarmask.trainer import FILES, _Run
 from polarmask.trainer import main as train_main
@@ -267,7 +271,7 @@ def test_a_step_waits_for_nothing(run, tmp_path):
     with Reads() as reads:
         report = run.step([next(batches)])
     # The counter of the moving average is on the CPU always; labels are checked there only.
-    places = [place for place in reads.places if not {"swa_utils.py", "polarmask.py"} & set(place)]
+    places = [place for place in reads.places if not {"optim.py", "polarmask.py"} & set(place)]
     assert places == []
     with Reads() as reads:
         report.values[0].item()
@@ -294,6 +298,67 @@ def test_no_shape_in_a_step_depends_on_values(run, tmp_path):
     assert {event.name for event in profiler.events()} & LENGTHS_FROM_VALUES
 
 
+class Waits(TorchDispatchMode):
+    """Notes what the host of a GPU would wait for: values that it reads, lengths it needs, copies that block."""
+
+    def __init__(self):
+        super().__init__()
+        self.found = []
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        if function is torch.ops.aten._local_scalar_dense.default and args[0].is_cuda:
+            self.found.append(function)
+        result = function(*args, **kwargs)
+        devices = {each.device.type for each in tree_leaves((args, kwargs, result)) if isinstance(each, torch.Tensor)}
+        blocks = "copy" in function.name() and len(devices) > 1 and not kwargs.get("non_blocking", args[2:3] == (True,))
+        if blocks or ("cuda" in devices and function.name() in LENGTHS_FROM_VALUES):
+            self.found.append(function)
+        return result
+
+
+def test_a_step_on_a_gpu_would_wait_for_nothing(run, tmp_path, monkeypatch):
+    """Tensors without values that say they are on one; all but the backward pass, which would look for it."""
+    run = _Run(parse_config([*run[0], "--out", str(tmp_path)]))
+    parts = [next(iter(run.loader))]
+    run.progress.step = 1  # no picture
+
+    def backward(loss):
+        assert loss.is_cuda
+        for parameter in run.network.parameters():
+            parameter.grad = torch.zeros_like(parameter)
+
+    monkeypatch.setattr(Accelerator, "device", torch.device("cuda"))
+    monkeypatch.setattr(run.accelerator, "backward", backward)
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        for network in (run.network, run.average.module):
+            network.to_empty(device="cuda")
+        run.optimizer = build_optimizer(run.network, run.config.optim)
+        with Waits() as waits:
+            names, values = run.update(parts)
+        assert waits.found == []
+        assert (values.device.type, len(values)) == ("cuda", 2 + len(names))
+        with Waits() as waits, contextlib.suppress(DataDependentOutputException):
+            values.cpu()
+            values.copy_(torch.zeros(len(values)))
+            values.new_tensor(1)
+            values[0].item()
+        assert len(waits.found) == 4
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+def test_a_step_on_this_gpu_waits_for_nothing(run, tmp_path):
+    run = _Run(parse_config([*run[0], "--out", str(tmp_path)]))
+    batches = iter(run.loader)
+    run.step([next(batches)])  # draws a picture
+    parts = [next(batches)]
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        run.step(parts)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
 def test_no_images(run, tmp_path):
     with pytest.raises(ValueError, match="expected images and epochs, got 0 and 2"):
         train_main([*run[0], "--out", str(tmp_path), "--data.count", "0"])
@@ -308,6 +373,24 @@ def test_step_schedule():
 def test_cosine_schedule():
     config = OptimConfig(epochs=10, schedule="cosine", warmup_steps=0)
     assert [schedule(step, 10, config) for step in (0, 50, 100)] == pytest.approx([1, 0.5, 0])
+
+
+def test_moving_average():
+    model = torch.nn.BatchNorm1d(1, momentum=1.0)
+    average = MovingAverage(model, decay=0.3)
+    want = None
+    for n, value in enumerate((4.0, 5.0, 7.0, 2.0, 3.0)):
+        model.weight.data.fill_(value)
+        model(torch.tensor([[value], [value + 2]]))
+        average.update_parameters(model)
+        decay = min(0.3, (1 + n) / (10 + n))
+        want = value if want is None else decay * want + (1 - decay) * value
+        assert average.module.weight.item() == pytest.approx(want)
+        assert average.module.running_mean.item() == pytest.approx(want + 1)
+        assert average.module.num_batches_tracked == n + 1
+    again = MovingAverage(model, decay=0.3)
+    again.load_state_dict(average.state_dict())
+    assert again.n_averaged == 5
 
 
 def test_biases_have_their_own_factors():
