@@ -31,7 +31,10 @@ def build_optimizer(model: nn.Module, config: OptimConfig) -> torch.optim.Optimi
     ]
     # Fused kernels leave a step out on the device, see skip_unless().
     if config.optimizer == "sgd":
-        return torch.optim.SGD(groups, lr=config.lr, momentum=0.9, fused=True)
+        optimizer = torch.optim.SGD(groups, lr=config.lr, momentum=0.9, fused=True)
+        for parameter in [*others, *biases]:  # or a first step that is left out leaves it uninitialised
+            optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+        return optimizer
     return torch.optim.AdamW(groups, lr=config.lr, fused=True)
 
 
