@@ -66,7 +66,7 @@ std::tuple<Tensor, Tensor> build_ragged(int64_t size, const Tensor& like, Scalar
                                         int64_t rows_per_task = kRowsPerRaggedTask) {
   const int64_t num_tasks = ceil_div(size, rows_per_task);
   std::vector<std::vector<T>> parts(num_tasks);
-  const Tensor offsets_out = torch::stable::new_empty(like, {size + 1}, ScalarType::Long);
+  const Tensor offsets_out = allocate(like, {size + 1}, ScalarType::Long);
   auto* offsets = offsets_out.mutable_data_ptr<int64_t>();
   offsets[0] = 0;
   parallel_for(0, num_tasks, 1, [&](int64_t first, int64_t last) {
@@ -83,8 +83,8 @@ std::tuple<Tensor, Tensor> build_ragged(int64_t size, const Tensor& like, Scalar
   std::partial_sum(offsets, offsets + size + 1, offsets);
   constexpr int64_t kWidth = sizeof(T) / sizeof(Number);
   const int64_t total = offsets[size];
-  const Tensor data_out = std::is_same_v<T, Number> ? torch::stable::new_empty(like, {total}, dtype)
-                                                    : torch::stable::new_empty(like, {total, kWidth}, dtype);
+  const Tensor data_out =
+      std::is_same_v<T, Number> ? allocate(like, {total}, dtype) : allocate(like, {total, kWidth}, dtype);
   auto* data = reinterpret_cast<T*>(data_out.mutable_data_ptr<Number>());
   for (const auto& part : parts) data = std::copy(part.begin(), part.end(), data);
   return {data_out, offsets_out};
@@ -99,8 +99,8 @@ struct CountedRows {
 // count(lengths [rows], stream) returns a cudaError_t. Waits for the device, to learn the total.
 template <class Count>
 CountedRows count_by_kernels(const char* op, int64_t rows, const Tensor& like, Count&& count) {
-  CountedRows counted{torch::stable::new_empty(like, {rows + 1}, ScalarType::Long), 0};
-  const Tensor scratch = torch::stable::new_empty(like, {kScanScratch}, ScalarType::Long);
+  CountedRows counted{allocate(like, {rows + 1}, ScalarType::Long), 0};
+  const Tensor scratch = allocate(like, {kScanScratch}, ScalarType::Long);
   auto* const offsets = counted.offsets.mutable_data_ptr<int64_t>();
   run_kernels(op, like, [&](auto stream) {
     auto error = count(offsets + 1, stream);
@@ -119,7 +119,7 @@ std::tuple<Tensor, Tensor> build_ragged_by_kernels(const char* op, int64_t size,
   const CountedRows counted = count_by_kernels(op, size, like, count);
   std::vector<int64_t> shape{counted.total};
   shape.insert(shape.end(), item.begin(), item.end());
-  const Tensor data = torch::stable::new_empty(like, shape, dtype);
+  const Tensor data = allocate(like, shape, dtype);
   run_kernels(op, like, [&](auto stream) { return emit(data, counted.offsets.const_data_ptr<int64_t>(), stream); });
   return {data, counted.offsets};
 }

@@ -6,7 +6,10 @@
 #include <torch/csrc/stable/ops.h>
 #include <torch/csrc/stable/tensor.h>
 
+#include <algorithm>
+#include <cstdint>
 #include <optional>
+#include <vector>
 
 #include "half.h"
 
@@ -15,6 +18,36 @@ namespace polarmask {
 using torch::headeronly::ScalarType;
 using torch::stable::parallel_for;
 using torch::stable::Tensor;
+
+// Its elements one after the other: nearly always the tensor itself. To ask the dispatcher for it, or for memory, takes
+// longer than a small op works.
+inline Tensor as_contiguous(const Tensor& tensor) {
+  return tensor.is_contiguous() ? tensor : torch::stable::contiguous(tensor);
+}
+
+inline std::optional<Tensor> as_contiguous(const std::optional<Tensor>& tensor) {
+  if (!tensor) return tensor;
+  return as_contiguous(*tensor);
+}
+
+// On the device of `like`, not initialised.
+inline Tensor allocate(const Tensor& like, torch::headeronly::IntHeaderOnlyArrayRef shape, ScalarType dtype) {
+  std::vector<int64_t> strides(shape.size());
+  int64_t stride = 1;
+  for (size_t d = shape.size(); d-- > 0; stride *= std::max<int64_t>(shape[d], 1)) strides[d] = stride;
+  int32_t device_type;
+  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_device_type(like.get(), &device_type));
+  AtenTensorHandle memory;
+  STABLE_TORCH_ERROR_CODE_CHECK(
+      aoti_torch_empty_strided(static_cast<int64_t>(shape.size()), shape.data(), strides.data(),
+                               torch::stable::detail::to<int32_t>(torch::stable::detail::from(dtype)), device_type,
+                               like.get_device_index(), &memory));
+  return Tensor(memory);
+}
+
+inline Tensor allocate(const Tensor& like, torch::headeronly::IntHeaderOnlyArrayRef shape) {
+  return allocate(like, shape, like.scalar_type());
+}
 
 // Calls body.operator()<T>() with the C++ type of a geometry tensor: double, or float for the rest (Python has promoted
 // it).

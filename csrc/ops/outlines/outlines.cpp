@@ -54,11 +54,11 @@ void boxes_cpu(const OutlinesBoxesParams<T>& p) {
 // -> areas (M,), centroids (M, 2)
 std::tuple<Tensor, Tensor> outlines_moments(const Tensor& segments_in, const Tensor& offsets_in) {
   const char* op = "outlines_moments";
-  const Tensor segments = torch::stable::contiguous(segments_in), offsets = torch::stable::contiguous(offsets_in);
+  const Tensor segments = as_contiguous(segments_in), offsets = as_contiguous(offsets_in);
   check_outlines(op, segments, offsets);
   const int64_t count = offsets.size(0) - 1;
-  Tensor areas = torch::stable::new_empty(segments, {count});
-  Tensor centroids = torch::stable::new_empty(segments, {count, 2});
+  Tensor areas = allocate(segments, {count});
+  Tensor centroids = allocate(segments, {count, 2});
   dispatch_float(segments.scalar_type(), [&]<class T>() {
     const OutlinesMomentsParams<T> params{
         .outlines = rows_of<T>(segments, offsets),
@@ -75,9 +75,9 @@ std::tuple<Tensor, Tensor> outlines_moments(const Tensor& segments_in, const Ten
 // -> boxes (M, 4)
 Tensor outlines_boxes(const Tensor& segments_in, const Tensor& offsets_in) {
   const char* op = "outlines_boxes";
-  const Tensor segments = torch::stable::contiguous(segments_in), offsets = torch::stable::contiguous(offsets_in);
+  const Tensor segments = as_contiguous(segments_in), offsets = as_contiguous(offsets_in);
   check_outlines(op, segments, offsets);
-  Tensor boxes = torch::stable::new_empty(segments, {offsets.size(0) - 1, 4});
+  Tensor boxes = allocate(segments, {offsets.size(0) - 1, 4});
   dispatch_float(segments.scalar_type(), [&]<class T>() {
     const OutlinesBoxesParams<T> params{
         .outlines = rows_of<T>(segments, offsets),
@@ -107,9 +107,9 @@ OutlinesTensors from_polygons_cpu(const PolygonRings<T>& p, const Tensor& vertic
 template <class T>
 OutlinesTensors from_polygons_by_kernels(const char* op, const PolygonRings<T>& rings, const Tensor& vertices,
                                          bool largest) {
-  const Tensor areas = torch::stable::new_empty(vertices, {rings.num_rings}, ScalarType::Double);
-  const Tensor num_sides = torch::stable::new_empty(vertices, {rings.num_rings}, ScalarType::Long);
-  const Tensor offsets = torch::stable::new_empty(vertices, {rings.count + 1}, ScalarType::Long);
+  const Tensor areas = allocate(vertices, {rings.num_rings}, ScalarType::Double);
+  const Tensor num_sides = allocate(vertices, {rings.num_rings}, ScalarType::Long);
+  const Tensor offsets = allocate(vertices, {rings.count + 1}, ScalarType::Long);
   const OutlinesFromPolygonsParams<T> params{
       .rings = rings,
       .largest = largest,
@@ -130,9 +130,9 @@ OutlinesTensors from_polygons_by_kernels(const char* op, const PolygonRings<T>& 
 OutlinesTensors outlines_from_polygons(const Tensor& vertices_in, const Tensor& ring_offsets_in,
                                        const Tensor& polygon_offsets_in, bool largest) {
   const char* op = "outlines_from_polygons";
-  const Tensor vertices = torch::stable::contiguous(vertices_in);
-  const Tensor ring_offsets = torch::stable::contiguous(ring_offsets_in);
-  const Tensor polygon_offsets = torch::stable::contiguous(polygon_offsets_in);
+  const Tensor vertices = as_contiguous(vertices_in);
+  const Tensor ring_offsets = as_contiguous(ring_offsets_in);
+  const Tensor polygon_offsets = as_contiguous(polygon_offsets_in);
   check_dim(op, "vertices", vertices, 2, "(V, 2)");
   check_size(op, "vertices", vertices, 1, 2, "(V, 2)");
   check_geometry(op, "vertices", vertices);
@@ -172,8 +172,8 @@ OutlinesTensors clip_cpu(const OutlineRows<T>& outlines, const Tensor& like, Cli
 template <class T>
 OutlinesTensors clip_by_kernels(const char* op, const OutlineRows<T>& outlines, const Tensor& like, ClipPoint limit) {
   const int64_t bytes = outlines.num_segments * 2 * kMaxClippedParts * static_cast<int64_t>(sizeof(BorderEnd));
-  const Tensor ends = torch::stable::new_empty(like, {bytes}, ScalarType::Byte);
-  const Tensor num_ends = torch::stable::new_empty(like, {outlines.count}, ScalarType::Long);
+  const Tensor ends = allocate(like, {bytes}, ScalarType::Byte);
+  const Tensor num_ends = allocate(like, {outlines.count}, ScalarType::Long);
   const OutlinesClipParams<T> params{
       .outlines = outlines,
       .limit = limit,
@@ -193,7 +193,7 @@ OutlinesTensors outlines_clip(const Tensor& segments_in, const Tensor& offsets_i
                               int64_t width_in) {
   const char* op = "outlines_clip";
   const auto [height, width] = checked_size(op, height_in, width_in);
-  const Tensor segments = torch::stable::contiguous(segments_in), offsets = torch::stable::contiguous(offsets_in);
+  const Tensor segments = as_contiguous(segments_in), offsets = as_contiguous(offsets_in);
   check_outlines(op, segments, offsets);
   const ClipPoint limit{{static_cast<double>(width), static_cast<double>(height)}};
   return dispatch_float(segments.scalar_type(), [&]<class T>() {

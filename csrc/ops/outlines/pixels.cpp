@@ -61,8 +61,8 @@ class PixelTracer {
 template <class Shapes>
 OutlinesTensors from_pixels_by_kernels(const char* op, const Shapes& shapes, int64_t count, int64_t num_slots,
                                        int64_t bytes, PixelOptions options, const Tensor& like) {
-  const Tensor needs_slot = torch::stable::new_empty(like, {count}, ScalarType::Int);
-  const Tensor slots = torch::stable::new_empty(like, {bytes}, ScalarType::Byte);
+  const Tensor needs_slot = allocate(like, {count}, ScalarType::Int);
+  const Tensor slots = allocate(like, {bytes}, ScalarType::Byte);
   const PixelOutlinesParams params{
       .count = count,
       .largest = options.largest,
@@ -84,7 +84,7 @@ OutlinesTensors from_masks_by_kernels(const char* op, const Tensor& masks, const
   const int64_t count = masks.size(0);
   BitShapes shapes{.bits = nullptr, .boxes = boxes, .height = size.height, .width = size.width};
   const int64_t num_rows = count * size.height;
-  const Tensor bits = torch::stable::new_empty(masks, {num_rows * shapes.words()}, ScalarType::Int);
+  const Tensor bits = allocate(masks, {num_rows * shapes.words()}, ScalarType::Int);
   shapes.bits = reinterpret_cast<uint32_t*>(bits.mutable_data_ptr<int32_t>());
   const auto* pixels = static_cast<const uint8_t*>(masks.const_data_ptr());
   run_kernels(op, masks, [&](auto stream) { return launch_pack(pixels, num_rows, shapes, stream); });
@@ -109,7 +109,7 @@ OutlinesTensors outlines_from_masks(const Tensor& masks_in, const std::optional<
   const auto dtype = masks_in.scalar_type();
   check(dtype == ScalarType::Bool || dtype == ScalarType::Byte, op, ": expected masks of dtype bool or uint8");
   const ImageSize size = checked_size(op, masks_in.size(1), masks_in.size(2));
-  const Tensor masks = torch::stable::contiguous(masks_in);
+  const Tensor masks = as_contiguous(masks_in);
   std::optional<Tensor> boxes;
   if (boxes_in) {
     check_dim(op, "boxes", *boxes_in, 2, "(M, 4)");
@@ -117,7 +117,7 @@ OutlinesTensors outlines_from_masks(const Tensor& masks_in, const std::optional<
     check_size(op, "boxes", *boxes_in, 1, 4, "(M, 4)");
     check_same_device(op, "boxes", *boxes_in, "masks", masks);
     check(boxes_in->scalar_type() == ScalarType::Float, op, ": expected boxes of dtype float32");
-    boxes = torch::stable::contiguous(*boxes_in);
+    boxes = as_contiguous(*boxes_in);
   }
   const float* const box = boxes ? boxes->const_data_ptr<float>() : nullptr;
   if (by_kernels(masks)) return from_masks_by_kernels(op, masks, box, size, {largest, border});
@@ -139,7 +139,7 @@ OutlinesTensors outlines_from_rle(const Tensor& counts_in, const Tensor& offsets
                                   int64_t width_in, bool largest) {
   const char* op = "outlines_from_rle";
   const ImageSize size = checked_size(op, height_in, width_in);
-  const Tensor counts = torch::stable::contiguous(counts_in), offsets = torch::stable::contiguous(offsets_in);
+  const Tensor counts = as_contiguous(counts_in), offsets = as_contiguous(offsets_in);
   const auto rle = checked_runs(op, counts, offsets, size);
   if (by_kernels(counts)) return from_rle_by_kernels(op, rle, size, largest, counts);
   return build_outlines<float>(rle.size, counts, kOutlinesPerTask, [&] {

@@ -263,11 +263,6 @@ Tensor as_given(const Tensor& gradient, const Tensor& given) {
   return gradient.scalar_type() == given.scalar_type() ? gradient : torch::stable::to(gradient, given.scalar_type());
 }
 
-std::optional<Tensor> contiguous(const std::optional<Tensor>& tensor) {
-  if (!tensor) return tensor;
-  return torch::stable::contiguous(*tensor);
-}
-
 // A matrix, or a batch of matrices whose rows are counted on: (B, N, R) are B · N rows.
 template <class T>
 Rays<T> rays_of(const std::optional<Tensor>& tensor) {
@@ -342,15 +337,15 @@ Result3 polar_iou(const Tensor& pred_in, const Tensor& target_in, const std::opt
   if (avg_factor) check_same_device(op, "avg_factor", *avg_factor, "pred", pred);
   const auto reduction = static_cast<Reduction>(reduction_in);
   const int64_t rows = num_rows(pred);
-  const std::optional<Tensor> weight = contiguous(weight_in);
+  const std::optional<Tensor> weight = as_contiguous(weight_in);
   const ScalarType dtype = sum_dtype(pred);
   const std::vector<int64_t> shape = reduction == Reduction::kNone ? rows_of(pred) : std::vector<int64_t>{};
-  Tensor value = torch::stable::new_empty(pred, shape, dtype);
-  Tensor sums = torch::stable::new_empty(pred, {rows, 2}, ScalarType::Double);
-  Tensor divisor = torch::stable::new_empty(pred, {}, dtype);
+  Tensor value = allocate(pred, shape, dtype);
+  Tensor sums = allocate(pred, {rows, 2}, ScalarType::Double);
+  Tensor divisor = allocate(pred, {}, dtype);
   const int64_t num_parts = by_kernels(pred) ? std::clamp(ceil_div(rows, kRowsPerPart), int64_t{1}, kMaxParts)
                                              : ceil_div(rows, kRowsPerBlock);
-  const Tensor parts = torch::stable::new_empty(pred, {num_parts, 2}, ScalarType::Double);
+  const Tensor parts = allocate(pred, {num_parts, 2}, ScalarType::Double);
   dispatch_any_float(pred.scalar_type(), [&]<class T>() {
     const PolarIouParams<T> params{
         .in = input_of<T>(pred, target, weight, power, log_pred, log),
@@ -372,7 +367,7 @@ Result3 polar_iou(const Tensor& pred_in, const Tensor& target_in, const std::opt
 
 // Fresh memory for a gradient, in the layout of what it is the gradient of.
 Tensor gradient_of(const Tensor& rays, bool wanted = true) {
-  if (!wanted) return torch::stable::new_empty(rays, {0});
+  if (!wanted) return allocate(rays, {0});
   Tensor gradient = torch::stable::empty_like(rays);
   prefer_huge_pages(gradient);
   return gradient;
@@ -387,11 +382,10 @@ Result3 polar_iou_backward(const Tensor& grad_in, const Tensor& pred_in, const T
   check_rays(op, pred_in, target_in, weight_in);
   check_sums(op, sums, pred_in);
   const Tensor pred = widened(pred_in), target = widened(target_in);
-  const Tensor grad = torch::stable::contiguous(grad_in);
-  const std::optional<Tensor> weight = contiguous(weight_in);
+  const Tensor grad = as_contiguous(grad_in);
+  const std::optional<Tensor> weight = as_contiguous(weight_in);
   Tensor grad_pred = gradient_of(pred, wants_pred), grad_target = gradient_of(target, wants_target);
-  Tensor grad_weight =
-      torch::stable::new_empty(pred, wants_weight ? rows_of(pred) : std::vector<int64_t>{0}, sum_dtype(pred));
+  Tensor grad_weight = allocate(pred, wants_weight ? rows_of(pred) : std::vector<int64_t>{0}, sum_dtype(pred));
   dispatch_any_float(pred.scalar_type(), [&]<class T>() {
     const PolarIouBackwardParams<T> params{
         .in = input_of<T>(pred, target, weight, power, log_pred, log),
@@ -422,9 +416,8 @@ Result3 polar_iou_double_backward(const std::optional<Tensor>& along_pred_in,
   check_sums(op, sums, pred_in);
   const Tensor pred = widened(pred_in), target = widened(target_in);
   const std::optional<Tensor> along_pred = widened(along_pred_in), along_target = widened(along_target_in);
-  const Tensor row_scale = torch::stable::contiguous(row_scale_in),
-               value_scale = torch::stable::contiguous(value_scale_in);
-  Tensor tangent = torch::stable::new_empty(pred, rows_of(pred), sum_dtype(pred));
+  const Tensor row_scale = as_contiguous(row_scale_in), value_scale = as_contiguous(value_scale_in);
+  Tensor tangent = allocate(pred, rows_of(pred), sum_dtype(pred));
   Tensor grad_pred = gradient_of(pred), grad_target = gradient_of(target);
   dispatch_any_float(pred.scalar_type(), [&]<class T>() {
     const PolarIouDoubleBackwardParams<T> params{
@@ -451,7 +444,7 @@ Tensor polar_centerness(const Tensor& rays_in) {
   check_dim(op, "rays", rays_in, 2, "(N, R)");
   check(rays_in.size(1) >= 1, op, ": expected at least 1 ray, got rays of shape ", shape_of(rays_in));
   const Tensor rays = widened(rays_in);
-  Tensor centerness = torch::stable::new_empty(rays, {rays.size(0)}, sum_dtype(rays));
+  Tensor centerness = allocate(rays, {rays.size(0)}, sum_dtype(rays));
   dispatch_any_float(rays.scalar_type(), [&]<class T>() {
     const PolarCenternessParams<T> params{
         .rays = rays_of<const T>(rays),

@@ -65,14 +65,14 @@ Tensor cast_rays(const Tensor& origins_in, const Tensor& segments_in, const Tens
   const char* op = "cast_rays";
   check_dim(op, "origins", origins_in, 2, "(P, 2)");
   check_size(op, "origins", origins_in, 1, 2, "(P, 2)");
-  const Tensor segments = torch::stable::contiguous(segments_in), offsets = torch::stable::contiguous(offsets_in);
+  const Tensor segments = as_contiguous(segments_in), offsets = as_contiguous(offsets_in);
   check_outlines(op, segments, offsets);
   check_dim(op, "instance", instance_in, 1, "(P,)");
   check_size(op, "instance", instance_in, 0, origins_in.size(0), "(P,)");
   check_same_device(op, "outlines.segments", segments, "origins", origins_in);
   check_same_device(op, "instance", instance_in, "origins", origins_in);
   const Method method = checked_method(op, num_rays, method_in, min_distance);
-  const Tensor origins = torch::stable::contiguous(origins_in), instance = torch::stable::contiguous(instance_in);
+  const Tensor origins = as_contiguous(origins_in), instance = as_contiguous(instance_in);
   const int64_t rows = origins.size(0), instances = offsets.size(0) - 1;
   if (const auto values = values_to_check(instance)) {
     const int64_t* const which = values->const_data_ptr<int64_t>();
@@ -80,7 +80,7 @@ Tensor cast_rays(const Tensor& origins_in, const Tensor& segments_in, const Tens
       check_index(0 <= which[row] && which[row] < instances, op, ": expected instance from 0 to ", instances - 1,
                   ", got ", which[row], " at index ", row);
   }
-  Tensor distances = torch::stable::new_empty(origins, {rows, num_rays});
+  Tensor distances = allocate(origins, {rows, num_rays});
   dispatch_float(origins.scalar_type(), [&]<class T>() {
     const CastRaysParams<T> params{
         .origins = origins.const_data_ptr<T>(),
@@ -247,10 +247,9 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> encode_targets(
     const Tensor& segments_in, const Tensor& offsets_in, const Tensor& image_offsets_in, const Tensor& centers_in,
     const std::optional<Tensor>& areas_in, const std::optional<Tensor>& ignore_in, int64_t num_rays,
     double center_radius, const std::string& method_in, double min_distance) {
-  using torch::stable::contiguous, torch::stable::new_empty;
   const char* op = "encode_targets";
-  const Tensor segments = contiguous(segments_in), offsets = contiguous(offsets_in);
-  const Tensor image_offsets = contiguous(image_offsets_in);
+  const Tensor segments = as_contiguous(segments_in), offsets = as_contiguous(offsets_in);
+  const Tensor image_offsets = as_contiguous(image_offsets_in);
   const Levels levels = levels_of(op, level_shapes, strides, regress_ranges);
   check_dim(op, "boxes", boxes_in, 2, "(M, 4)");
   check_size(op, "boxes", boxes_in, 1, 4, "(M, 4)");
@@ -278,18 +277,16 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> encode_targets(
   check(count <= UINT32_MAX, op, ": expected fewer than 2**32 instances, got ",
         count);  // keys of the kernels hold them
 
-  const Tensor boxes = contiguous(boxes_in), labels = contiguous(labels_in), centers = contiguous(centers_in);
-  std::optional<Tensor> areas, ignore;
-  if (areas_in) areas = contiguous(*areas_in);
-  if (ignore_in) ignore = contiguous(*ignore_in);
+  const Tensor boxes = as_contiguous(boxes_in), labels = as_contiguous(labels_in), centers = as_contiguous(centers_in);
+  const std::optional<Tensor> areas = as_contiguous(areas_in), ignore = as_contiguous(ignore_in);
   const int64_t images = image_offsets.size(0) - 1;
   int64_t points = 0;  // L
   for (const Level& level : levels) points += level.height * level.width;
-  Tensor winners = new_empty(labels, {images, points});
-  Tensor target_labels = new_empty(labels, {images, points});
-  Tensor target_boxes = new_empty(boxes, {images, points, 4});
-  Tensor rays = new_empty(boxes, {images, points, num_rays});
-  Tensor centerness = new_empty(boxes, {images, points});
+  Tensor winners = allocate(labels, {images, points});
+  Tensor target_labels = allocate(labels, {images, points});
+  Tensor target_boxes = allocate(boxes, {images, points, 4});
+  Tensor rays = allocate(boxes, {images, points, num_rays});
+  Tensor centerness = allocate(boxes, {images, points});
   const EncodeTargetsParams params{
       .instances =
           {

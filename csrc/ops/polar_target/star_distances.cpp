@@ -92,8 +92,8 @@ Tensor star_distances(const Tensor& label_image_in, int64_t num_rays, const std:
   check(rule == "stardist" || rule == "exact", op, ": expected rule to be \"stardist\" or \"exact\", got \"", rule,
         "\"");
   const ImageSize size = checked_size(op, label_image_in.size(0), label_image_in.size(1));
-  const Tensor label_image = torch::stable::contiguous(label_image_in);
-  Tensor distances = torch::stable::new_empty(label_image, {num_rays, size.height, size.width}, ScalarType::Float);
+  const Tensor label_image = as_contiguous(label_image_in);
+  Tensor distances = allocate(label_image, {num_rays, size.height, size.width}, ScalarType::Float);
   if (size.height == 0 || size.width == 0) return distances;  // the other side may be endless
   dispatch_width(label_image, [&]<class T>() {
     const StarDistancesParams<T> params{

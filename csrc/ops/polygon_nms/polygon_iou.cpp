@@ -63,7 +63,7 @@ void iou_cpu(const IouParams<Geometry, T>& p) {
 }
 
 Tensor new_shapes(const Tensor& like, int64_t count) {
-  return torch::stable::new_empty(like, {count, int64_t{sizeof(Shape)}}, ScalarType::Byte);
+  return allocate(like, {count, int64_t{sizeof(Shape)}}, ScalarType::Byte);
 }
 
 void check_same_dtype(const char* op, const char* name, const Tensor& tensor, const char* other_name,
@@ -72,8 +72,8 @@ void check_same_dtype(const char* op, const char* name, const Tensor& tensor, co
 }
 
 Tensor new_iou(const Tensor& a, const Tensor& b, bool paired) {
-  if (paired) return torch::stable::new_empty(a, {a.size(0)});
-  return torch::stable::new_empty(a, {a.size(0), b.size(0)});
+  if (paired) return allocate(a, {a.size(0)});
+  return allocate(a, {a.size(0), b.size(0)});
 }
 
 void check_polygons(const char* op, const char* name, const Tensor& polygons) {
@@ -96,8 +96,8 @@ void check_stars(const char* op, const char* centers_name, const Tensor& centers
 
 Tensor polygon_areas(const Tensor& polygons_in) {
   check_polygons("polygon_areas", "polygons", polygons_in);
-  const Tensor polygons = torch::stable::contiguous(polygons_in);
-  Tensor areas = torch::stable::new_empty(polygons, {polygons.size(0)});
+  const Tensor polygons = as_contiguous(polygons_in);
+  Tensor areas = allocate(polygons, {polygons.size(0)});
   dispatch_float(polygons.scalar_type(), [&]<class T>() {
     const AreasParams<T> params{
         .polygons = {polygons.const_data_ptr<T>(), polygons.size(1)},
@@ -141,7 +141,7 @@ Tensor polygon_iou(const Tensor& a_in, const Tensor& b_in, bool iomin, bool pair
   check_same_dtype(op, "b", b_in, "a", a_in);
   check_same_device(op, "b", b_in, "a", a_in);
   if (paired) check_size(op, "b", b_in, 0, a_in.size(0), "(N, W, 2)");
-  const Tensor a = torch::stable::contiguous(a_in), b = torch::stable::contiguous(b_in);
+  const Tensor a = as_contiguous(a_in), b = as_contiguous(b_in);
   return iou_of(op, a, b, iomin, paired, [&]<class T>() {
     const auto polygons = [](const Tensor& from) { return Polygons<T>{from.const_data_ptr<T>(), from.size(1)}; };
     return std::pair(polygons(a), polygons(b));
@@ -156,8 +156,8 @@ Tensor rays_iou(const Tensor& centers_a_in, const Tensor& rays_a_in, const Tenso
   check_same_dtype(op, "centers_b", centers_b_in, "centers_a", centers_a_in);
   check_same_device(op, "centers_b", centers_b_in, "centers_a", centers_a_in);
   if (paired) check_size(op, "centers_b", centers_b_in, 0, centers_a_in.size(0), "(N, 2)");
-  const Tensor centers_a = torch::stable::contiguous(centers_a_in), rays_a = torch::stable::contiguous(rays_a_in);
-  const Tensor centers_b = torch::stable::contiguous(centers_b_in), rays_b = torch::stable::contiguous(rays_b_in);
+  const Tensor centers_a = as_contiguous(centers_a_in), rays_a = as_contiguous(rays_a_in);
+  const Tensor centers_b = as_contiguous(centers_b_in), rays_b = as_contiguous(rays_b_in);
   const auto directions_a = ray_directions(rays_a.size(1)), directions_b = ray_directions(rays_b.size(1));
   return iou_of(op, rays_a, rays_b, iomin, paired, [&]<class T>() {
     const auto stars = [](const Tensor& centers, const Tensor& rays, const std::vector<Vec2<double>>& directions) {

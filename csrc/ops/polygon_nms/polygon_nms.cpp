@@ -26,8 +26,8 @@ Sorted stable_sort(const Tensor& scores) {
                                     torch::stable::detail::from(std::optional<bool>(true)),
                                     torch::stable::detail::from(int64_t{0}), torch::stable::detail::from(true)};
   STABLE_TORCH_ERROR_CODE_CHECK(torch_call_dispatcher("aten::sort", "stable", stack.data(), TORCH_ABI_VERSION));
-  return {torch::stable::contiguous(torch::stable::detail::to<Tensor>(stack[0])),
-          torch::stable::contiguous(torch::stable::detail::to<Tensor>(stack[1]))};
+  return {as_contiguous(torch::stable::detail::to<Tensor>(stack[0])),
+          as_contiguous(torch::stable::detail::to<Tensor>(stack[1]))};
 }
 
 // How many are kept.
@@ -43,13 +43,13 @@ struct NmsMemory {
   Tensor shapes, boxes, dead, conflicts, step_kept, num_step_kept, num_kept;
 
   NmsMemory(const Tensor& like, int64_t count)
-      : shapes(torch::stable::new_empty(like, {count, int64_t{sizeof(Shape)}}, ScalarType::Byte)),
-        boxes(torch::stable::new_empty(like, {count, 4}, ScalarType::Float)),
-        dead(torch::stable::new_empty(like, {ceil_div(count, kTile)}, ScalarType::Long)),
-        conflicts(torch::stable::new_empty(like, {kStep, kStep / kTile}, ScalarType::Long)),
-        step_kept(torch::stable::new_empty(like, {kStep}, ScalarType::Long)),
-        num_step_kept(torch::stable::new_empty(like, {}, ScalarType::Long)),
-        num_kept(torch::stable::new_empty(like, {}, ScalarType::Long)) {}
+      : shapes(allocate(like, {count, int64_t{sizeof(Shape)}}, ScalarType::Byte)),
+        boxes(allocate(like, {count, 4}, ScalarType::Float)),
+        dead(allocate(like, {ceil_div(count, kTile)}, ScalarType::Long)),
+        conflicts(allocate(like, {kStep, kStep / kTile}, ScalarType::Long)),
+        step_kept(allocate(like, {kStep}, ScalarType::Long)),
+        num_step_kept(allocate(like, {}, ScalarType::Long)),
+        num_kept(allocate(like, {}, ScalarType::Long)) {}
 
   NmsScratch pointers() const {
     return {
@@ -86,9 +86,9 @@ Tensor nms(const char* op, const char* name, const Tensor& shapes, const Tensor&
   check(!max_output || *max_output >= 0, op, ": expected max_output of at least 0, got ", max_output.value_or(0));
 
   const Sorted sorted = stable_sort(scores);
-  const std::optional<Tensor> idxs = idxs_in ? std::optional(torch::stable::contiguous(*idxs_in)) : std::nullopt;
+  const std::optional<Tensor> idxs = as_contiguous(idxs_in);
   const int64_t length = max_output.value_or(count);
-  Tensor kept = torch::stable::new_empty(shapes, {length}, ScalarType::Long);
+  Tensor kept = allocate(shapes, {length}, ScalarType::Long);
   int64_t num_kept = 0;
   const NmsMemory memory(shapes, by_kernels(shapes) ? count : 0);
   dispatch_float(shapes.scalar_type(), [&]<class T>() {
@@ -123,7 +123,7 @@ Tensor nms_of_polygons(const char* op, const Tensor& polygons_in, const Tensor& 
   check_dim(op, "polygons", polygons_in, 3, "(N, V, 2)");
   check_size(op, "polygons", polygons_in, 2, 2, "(N, V, 2)");
   check_geometry(op, "polygons", polygons_in);
-  const Tensor polygons = torch::stable::contiguous(polygons_in);
+  const Tensor polygons = as_contiguous(polygons_in);
   const auto geometry = [&]<class T>() { return Polygons<T>{polygons.const_data_ptr<T>(), polygons.size(1)}; };
   return nms(op, "polygons", polygons, scores, idxs, threshold, iomin, max_output, geometry);
 }
@@ -138,7 +138,7 @@ Tensor nms_of_rays(const char* op, const Tensor& centers_in, const Tensor& rays_
   check_geometry(op, "centers", centers_in);
   check(rays_in.scalar_type() == centers_in.scalar_type(), op, ": expected rays of the dtype of centers");
   check_same_device(op, "rays", rays_in, "centers", centers_in);
-  const Tensor centers = torch::stable::contiguous(centers_in), rays = torch::stable::contiguous(rays_in);
+  const Tensor centers = as_contiguous(centers_in), rays = as_contiguous(rays_in);
   const auto directions = ray_directions(rays.size(1));
   const auto geometry = [&]<class T>() {
     return Stars<T>{centers.const_data_ptr<T>(), rays.const_data_ptr<T>(), directions.data(), rays.size(1)};

@@ -15,8 +15,8 @@ std::tuple<Tensor, Tensor> build_runs_by_kernels(const char* op, int64_t size, I
                                                  Count&& count, Emit&& emit) {
   const int64_t columns = runs_columns(image.height, image.width);
   const CountedRows counted = count_by_kernels(op, size * columns, like, count);
-  const Tensor counts = torch::stable::new_empty(like, {counted.total}, ScalarType::Int);
-  const Tensor offsets = torch::stable::new_empty(like, {size + 1}, ScalarType::Long);
+  const Tensor counts = allocate(like, {counted.total}, ScalarType::Int);
+  const Tensor offsets = allocate(like, {size + 1}, ScalarType::Long);
   const RunsOut out{
       .size = size,
       .columns = columns,

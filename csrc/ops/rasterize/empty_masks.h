@@ -13,7 +13,7 @@ namespace polarmask {
 // themselves.
 inline Tensor empty_masks(const Tensor& like, int64_t count, int64_t height, int64_t width) {
   const int64_t bytes = count * height * width;
-  if (bytes == 0 || by_kernels(like)) return torch::stable::new_empty(like, {count, height, width}, ScalarType::Bool);
+  if (bytes == 0 || by_kernels(like)) return allocate(like, {count, height, width}, ScalarType::Bool);
   void* const zeros = std::calloc(bytes, 1);
   if (!zeros) throw std::bad_alloc();
   return torch::stable::from_blob(zeros, {count, height, width}, {height * width, width, 1}, like.device(),

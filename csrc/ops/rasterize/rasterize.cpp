@@ -203,7 +203,7 @@ Tensor to_labels(const char* op, const Shapes& shapes, const Tensor& like, int64
   if (order_in) {
     check_dim(op, "order", *order_in, 1, "(K,)");
     check_same_device(op, "order", *order_in, "the shapes", like);
-    order = torch::stable::contiguous(*order_in);
+    order = as_contiguous(*order_in);
     if (const auto values = values_to_check(*order))
       for (int64_t k = 0; k < values->size(0); ++k) {
         const int64_t n = values->const_data_ptr<int64_t>()[k];
@@ -214,7 +214,7 @@ Tensor to_labels(const char* op, const Shapes& shapes, const Tensor& like, int64
   const int64_t count = order ? order->size(0) : shapes.size();
   check(std::max(count, shapes.size()) < INT32_MAX, op, ": expected fewer than 2**31 - 1 shapes, got ",
         std::max(count, shapes.size()));
-  const Tensor labels = torch::stable::new_empty(like, {height, width}, ScalarType::Int);
+  const Tensor labels = allocate(like, {height, width}, ScalarType::Int);
   if (height * width == 0) return labels;
   const LabelsParams<Shapes> params{
       .shapes = shapes,
@@ -234,7 +234,7 @@ template <class Body>
 auto with_polygons(const char* op, const Tensor& polygons_in, Body&& body) {
   check_dim(op, "polygons", polygons_in, 3, "(N, V, 2)");
   check_size(op, "polygons", polygons_in, 2, 2, "(N, V, 2)");
-  const Tensor polygons = torch::stable::contiguous(polygons_in);
+  const Tensor polygons = as_contiguous(polygons_in);
   return dispatch_float(polygons.scalar_type(), [&]<class T>() {
     return body(PolygonShapes<T>{
         .vertices = polygons.const_data_ptr<T>(),
@@ -259,9 +259,8 @@ auto with_rays(const char* op, const Tensor& centers_in, const Tensor& rays_in, 
     check_size(op, "scale", *scale_in, 1, 2, "(N, 2)");
     check_same_device(op, "scale", *scale_in, "rays", rays_in);
   }
-  const Tensor centers = torch::stable::contiguous(centers_in), rays = torch::stable::contiguous(rays_in);
-  std::optional<Tensor> scale;
-  if (scale_in) scale = torch::stable::contiguous(*scale_in);
+  const Tensor centers = as_contiguous(centers_in), rays = as_contiguous(rays_in);
+  const std::optional<Tensor> scale = as_contiguous(scale_in);
   const bool on_device = by_kernels(rays);
   const auto directions = ray_directions(on_device ? 0 : rays.size(1));
   return dispatch_float(rays.scalar_type(), [&]<class T>() {
@@ -278,7 +277,7 @@ auto with_rays(const char* op, const Tensor& centers_in, const Tensor& rays_in, 
 
 template <class Body>
 auto with_outlines(const char* op, const Tensor& segments_in, const Tensor& offsets_in, Body&& body) {
-  const Tensor segments = torch::stable::contiguous(segments_in), offsets = torch::stable::contiguous(offsets_in);
+  const Tensor segments = as_contiguous(segments_in), offsets = as_contiguous(offsets_in);
   check_outlines(op, segments, offsets);
   return dispatch_float(segments.scalar_type(), [&]<class T>() {
     return body(OutlineShapes<T>{
@@ -294,7 +293,7 @@ auto with_outlines(const char* op, const Tensor& segments_in, const Tensor& offs
 
 Tensor rays_to_polygons(const Tensor& centers, const Tensor& rays) {
   return with_rays("rays_to_polygons", centers, rays, std::nullopt, [&]<class T>(const RayShapes<T>& shapes) {
-    const Tensor polygons = torch::stable::new_empty(rays, {shapes.size(), shapes.num_vertices, 2});
+    const Tensor polygons = allocate(rays, {shapes.size(), shapes.num_vertices, 2});
     const PolygonsParams<T> params{shapes, mutable_data_of<Vec2<T>>(polygons)};
     run_on(
         "rays_to_polygons", rays, [&] { find_vertices(params); },

@@ -46,7 +46,7 @@ std::tuple<Tensor, Tensor> masks_to_rle(const Tensor& masks_in) {
   constexpr auto op = "masks_to_rle";
   check_dim(op, "masks", masks_in, 3, "(N, H, W)");
   const ImageSize size = checked_size(op, masks_in.size(1), masks_in.size(2));
-  const Tensor masks = torch::stable::contiguous(masks_in);
+  const Tensor masks = as_contiguous(masks_in);
   const MaskRunsParams params{masks.const_data_ptr<bool>(), masks.size(0), size.height, size.width};
   if (by_kernels(masks))
     return build_runs_by_kernels(
@@ -86,11 +86,11 @@ void find_boxes(const RlePixelsParams& p, float* boxes) {
 // Calls body(params), whose sums the kernels fill.
 template <class Body>
 void with_runs(const char* op, const Tensor& counts_in, const Tensor& offsets_in, ImageSize size, Body&& body) {
-  const Tensor counts = torch::stable::contiguous(counts_in), offsets = torch::stable::contiguous(offsets_in);
+  const Tensor counts = as_contiguous(counts_in), offsets = as_contiguous(offsets_in);
   const auto runs = checked_runs(op, counts, offsets, size);
   const bool sums = by_kernels(counts);
-  const Tensor ends = torch::stable::new_empty(counts, {sums ? runs.total + 1 : 0}, ScalarType::Long);
-  const Tensor scratch = torch::stable::new_empty(counts, {sums ? kScanScratch : 0}, ScalarType::Long);
+  const Tensor ends = allocate(counts, {sums ? runs.total + 1 : 0}, ScalarType::Long);
+  const Tensor scratch = allocate(counts, {sums ? kScanScratch : 0}, ScalarType::Long);
   body(counts, RlePixelsParams{
                    .runs = runs,
                    .height = size.height,
@@ -115,9 +115,9 @@ Tensor rle_to_masks(const Tensor& counts, const Tensor& offsets, int64_t height,
 
 Tensor rle_areas(const Tensor& counts_in, const Tensor& offsets_in) {
   constexpr auto op = "rle_areas";
-  const Tensor counts = torch::stable::contiguous(counts_in), offsets = torch::stable::contiguous(offsets_in);
+  const Tensor counts = as_contiguous(counts_in), offsets = as_contiguous(offsets_in);
   const auto runs = checked_runs(op, counts, offsets);
-  const Tensor areas_out = torch::stable::new_empty(counts, {runs.size}, ScalarType::Long);
+  const Tensor areas_out = allocate(counts, {runs.size}, ScalarType::Long);
   auto* const areas = areas_out.mutable_data_ptr<int64_t>();
   run_on(
       op, counts,
@@ -135,7 +135,7 @@ Tensor rle_boxes(const Tensor& counts, const Tensor& offsets, int64_t height, in
   constexpr auto op = "rle_boxes";
   std::optional<Tensor> boxes;
   with_runs(op, counts, offsets, checked_size(op, height, width), [&](const Tensor& like, const RlePixelsParams& p) {
-    boxes = torch::stable::new_empty(like, {p.runs.size, 4}, ScalarType::Float);
+    boxes = allocate(like, {p.runs.size, 4}, ScalarType::Float);
     auto* const sides = boxes->mutable_data_ptr<float>();
     run_on(op, like, [&] { find_boxes(p, sides); }, [&](auto stream) { return launch_boxes(p, sides, stream); });
   });
@@ -144,7 +144,7 @@ Tensor rle_boxes(const Tensor& counts, const Tensor& offsets, int64_t height, in
 
 std::tuple<Tensor, Tensor> rle_to_strings(const Tensor& counts_in, const Tensor& offsets_in) {
   constexpr auto op = "rle_to_strings";
-  const Tensor counts = torch::stable::contiguous(counts_in), offsets = torch::stable::contiguous(offsets_in);
+  const Tensor counts = as_contiguous(counts_in), offsets = as_contiguous(offsets_in);
   const auto runs = checked_runs(op, counts, offsets);
   if (by_kernels(counts))
     return build_ragged_by_kernels(
@@ -176,7 +176,7 @@ std::tuple<Tensor, Tensor> rle_to_strings(const Tensor& counts_in, const Tensor&
 
 std::tuple<Tensor, Tensor> decode_by_kernels(const char* op, const Ragged<uint8_t>& strings, const Tensor& text,
                                              ImageSize size) {
-  const Tensor decoded = torch::stable::new_empty(text, {strings.total}, ScalarType::Int);
+  const Tensor decoded = allocate(text, {strings.total}, ScalarType::Int);
   const StringsParams params{strings, size.height * size.width, decoded.mutable_data_ptr<int32_t>()};
   auto runs = build_ragged_by_kernels(
       op, strings.size, text, ScalarType::Int, {},
@@ -196,7 +196,7 @@ std::tuple<Tensor, Tensor> rle_from_strings(const Tensor& strings_in, const Tens
                                             int64_t width) {
   constexpr auto op = "rle_from_strings";
   const ImageSize size = checked_size(op, height, width);
-  const Tensor text = torch::stable::contiguous(strings_in), offsets = torch::stable::contiguous(offsets_in);
+  const Tensor text = as_contiguous(strings_in), offsets = as_contiguous(offsets_in);
   const auto strings = ragged<uint8_t>(op, "strings", text, offsets);
   if (by_kernels(text)) return decode_by_kernels(op, strings, text, size);
   std::vector<uint8_t> bad(strings.size);

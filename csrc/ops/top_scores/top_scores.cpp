@@ -190,14 +190,13 @@ std::tuple<Tensor, Tensor> top_scores(const Tensor& logits_in, const Tensor& cen
   for (int32_t n = 0; n < levels.count; ++n) best += levels.level[n].count;
   const ScalarType dtype = sum_dtype(logits);
   const int64_t keys_of_kernels = by_kernels(logits) ? images * best : 0;
-  Tensor values = torch::stable::new_empty(logits, {images, best}, dtype);
-  Tensor indices = torch::stable::new_empty(logits, {images, best}, ScalarType::Long);
-  const Tensor scores = torch::stable::new_empty(logits, {images, points}, dtype);
-  const Tensor num_keys = torch::stable::new_empty(logits, {images, levels.count}, ScalarType::Int);
+  Tensor values = allocate(logits, {images, best}, dtype);
+  Tensor indices = allocate(logits, {images, best}, ScalarType::Long);
+  const Tensor scores = allocate(logits, {images, points}, dtype);
+  const Tensor num_keys = allocate(logits, {images, levels.count}, ScalarType::Int);
   dispatch_any_float(logits.scalar_type(), [&]<class T>() {
     using Key = KeyOf<SumOf<T>>;
-    const Tensor keys =
-        torch::stable::new_empty(logits, {keys_of_kernels, static_cast<int64_t>(sizeof(Key))}, ScalarType::Byte);
+    const Tensor keys = allocate(logits, {keys_of_kernels, static_cast<int64_t>(sizeof(Key))}, ScalarType::Byte);
     const TopScoresParams<T> params{
         .logits = static_cast<const T*>(logits.const_data_ptr()),
         .logits_image = logits.stride(0),
