@@ -15,6 +15,7 @@ from .outlines import Outlines, checked
 FCOS_RANGES = ((-1.0, 64.0), (64.0, 128.0), (128.0, 256.0), (256.0, 512.0), (512.0, math.inf))
 
 _METHODS = ("last", "first", "binned")
+_LARGEST = torch.finfo(torch.float32).max
 
 
 class PolarTargets(NamedTuple):
@@ -257,8 +258,7 @@ def star_distances(label_image: Tensor, num_rays: int = 32, *, rule: str = "star
 
 def _finite(number: float) -> float:
     """Infinity as float32's largest number, which means the same here: AOTInductor cannot store it in a graph."""
-    limit = torch.finfo(torch.float32).max
-    return max(min(float(number), limit), -limit)  # NaN stays
+    return max(min(float(number), _LARGEST), -_LARGEST)  # NaN stays
 
 
 def _pairs(op: str, name: str, pairs: Sequence[Sequence[float]]) -> list[float]:

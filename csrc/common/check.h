@@ -91,12 +91,14 @@ inline void check_geometry(const char* op, const char* name, const Tensor& tenso
 // An argument whose values are to be checked, on the CPU. Nothing where the kernels work: reading values would wait for
 // them, and they take whatever comes; but with POLARMASK_CHECK=1 they are read there too.
 inline std::optional<Tensor> values_to_check(const Tensor& tensor) {
-  bool demanded = tensor.is_cpu();
+  bool here = tensor.is_cpu();
 #ifdef POLARMASK_SIMT
-  demanded = !simt::emulating;
+  here = !simt::emulating;
 #endif
-  const char* const variable = std::getenv("POLARMASK_CHECK");
-  if (!demanded && (!variable || std::string_view(variable) != "1")) return std::nullopt;
+  if (!here) {
+    const char* const variable = std::getenv("POLARMASK_CHECK");
+    if (!variable || std::string_view(variable) != "1") return std::nullopt;
+  }
   if (tensor.is_cpu()) return tensor;
   return torch::stable::to(tensor, torch::stable::Device(torch::headeronly::DeviceType::CPU));
 }

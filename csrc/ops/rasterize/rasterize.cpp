@@ -42,6 +42,7 @@ constexpr int64_t kColumnsPerTask = 64;  // of the label image: 256 bytes a row,
 template <class Crossings, class Shapes>
 void gather(const Shapes& shapes, int64_t n, int64_t first, int64_t last, std::vector<Crossings>& edges) {
   edges.clear();
+  edges.reserve(num_edges(shapes, n));
   bool finite = true;
   visit_edges(shapes, n, [&](const auto& segment) {
     finite = finite && is_finite(segment);
