@@ -27,8 +27,10 @@ TEXT = 2  # times as wide as its object may a text be
 GOLDEN = 0.61803398875  # of the colour circle: neighbours in a list get far apart colours
 
 
-def overlay(image: Tensor, polygons: Tensor, texts: Sequence[str] = ()) -> Image.Image:
-    """An image with coloured polygons on it, and a text at the centre of each that is not too small for it.
+def overlay(
+    image: Tensor, polygons: Tensor, texts: Sequence[str] = (), dots: Sequence[Sequence[float]] = ()
+) -> Image.Image:
+    """An image with coloured polygons on it, a text at the centre of each that is not too small for it, and dots.
 
     Parameters
     ----------
@@ -38,6 +40,8 @@ def overlay(image: Tensor, polygons: Tensor, texts: Sequence[str] = ()) -> Image
         In pixels.
     texts : sequence of str
         None or one for each polygon.
+    dots : sequence of (float, float)
+        x and y, in pixels.
     """
     canvas, factor = shown(image)
     large = Image.new("RGBA", (canvas.width * SMOOTH, canvas.height * SMOOTH))
@@ -54,6 +58,8 @@ def overlay(image: Tensor, polygons: Tensor, texts: Sequence[str] = ()) -> Image
         # A text that is much wider than its object would hide others.
         if pen.textlength(text) < TEXT * float(polygon[:, 0].amax() - polygon[:, 0].amin()):
             pen.text((x, y), text, fill="white", anchor="mm")
+    for x, y in dots:
+        pen.circle((x * factor, y * factor), factor, fill="white")
     return canvas.convert("RGB")
 
 
@@ -107,16 +113,16 @@ def detections(image: Tensor, found: dict[str, Tensor], detector: Detector, thre
 
 @torch.no_grad()
 def first_batch(model: PolarMask, images: Sequence[Tensor], targets: Sequence[dict[str, Any]]) -> Image.Image:
-    """The images as augmented; on them, decoded again, what the positive points are to say."""
+    """The images as augmented; on them the positive points and, decoded again, what they are to say."""
     shapes = model.level_shapes(images)
     encoded = model.encode(shapes, targets)
     points = model.head.points(shapes, encoded.rays.device)
     pictures = []
     for image, instance, rays in list(zip(images, encoded.instance, encoded.rays, strict=True))[:4]:
-        # of the points that answer for an instance, one
-        chosen = {int(instance[n]): n for n in (instance >= 0).nonzero()[:, 0].tolist()}
-        rows = torch.tensor(list(chosen.values()), dtype=torch.int64, device=points.device)
-        pictures.append(overlay(image, rays_to_polygons(points[rows], rays[rows])))
+        positive = (instance >= 0).nonzero()[:, 0]
+        which, owner = instance[positive].unique(return_inverse=True)
+        one = torch.empty_like(positive[: len(which)]).scatter_(0, owner, positive)  # of those of an instance
+        pictures.append(overlay(image, rays_to_polygons(points[one], rays[one]), dots=points[positive].tolist()))
     return beside(pictures)
 
 

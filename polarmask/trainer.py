@@ -38,7 +38,7 @@ from .runtime import check_precision
 
 FILES = {
     "predictions.png": "images that were evaluated on, what is there beside what was found",
-    "first_batch.png": "the first augmented batch with its decoded targets",
+    "first_batch.png": "the first augmented batch with its positive points and their targets, decoded",
     "learning_curve.png": "losses and AP over the steps",
     "metrics.json": "the final numbers",
     "metrics.jsonl": "losses every few steps, and each evaluation",

@@ -19,16 +19,19 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 import polarmask
+from polarmask import draw
 from polarmask.config import OptimConfig, parse_config
 from polarmask.data.augment import random_crop
 from polarmask.data.sample import drop_small
 from polarmask.data.truth import coco_truth
 from polarmask.evaluation import Evaluation, evaluate
 from polarmask.evaluation import main as evaluate_main
+from polarmask.model import build_model
 from polarmask.optim import MovingAverage, build_optimizer, schedule, skip_unless
 from polarmask.prediction import main as predict_main
 from polarmask.trainer import FILES, _Run
 from polarmask.trainer import main as train_main
+from polarmask_ops import outlines_from_polygons
 
 TINY = """
 model: {channels: 32, depth: 1, score_threshold: 0.01}
@@ -70,6 +73,21 @@ def test_writes_what_it_says(run):
     for name in ("predictions", "first_batch", "learning_curve"):
         with Image.open(out / f"{name}.png") as picture:
             assert np.asarray(picture).std() > 5
+
+
+def test_the_first_batch_shows_targets_and_positive_points():
+    model = build_model(polarmask.load_config("nuclei").model, 1)
+    outlines = outlines_from_polygons([[[10, 12, 50, 12, 50, 40, 10, 40]]])
+    target = {"boxes": outlines.boxes(), "labels": torch.tensor([0]), "outlines": outlines}
+    image = torch.zeros(3, 64, 64)
+    picture = np.asarray(draw.first_batch(model, [image], model.check([image], [target])))
+    assert picture.shape == (128, 128, 3)  # small ones are drawn twice as large
+    white, coloured = (picture == 255).all(-1), picture.any(-1)
+    i, j = np.nonzero(coloured)
+    assert (j.min(), i.min(), j.max(), i.max()) == pytest.approx((20, 24, 100, 80), abs=2)
+    positive = model.encode([(16, 16)], model.check([image], [target])).labels.view(16, 16) >= 0
+    assert white[4::8, 4::8].tolist() == positive.tolist()  # points lie at 2, 6, 10, …
+    assert 9 <= positive.sum() <= 16
 
 
 def test_same_seed_same_losses(run, tmp_path):
