@@ -223,7 +223,7 @@ class Config:
     overfit: int = 0
     """Train and evaluate on this many training images only, to see whether anything is learned; 0: all of them."""
     tracker: str = "tensorboard"
-    """Where the metrics go beside metrics.jsonl: a tracker that Accelerate knows."""
+    """Where the metrics go beside metrics.jsonl, and pictures where they can: a tracker that Accelerate knows."""
     log_every: int = 10
     """Steps between lines of metrics.jsonl."""
 

@@ -17,6 +17,8 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
+from accelerate.tracking import get_available_trackers
+from accelerate.utils import LoggerType
 from PIL import Image
 from torch import Tensor
 
@@ -91,6 +93,7 @@ class _Run:
         self.out.mkdir(parents=True, exist_ok=True)
         checkpoint = find_checkpoint(self.out, config.resume, config.overwrite)
         check_precision("train", config.precision, torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+        check_tracker(config.tracker)
         AcceleratorState._reset_state()  # it refuses another precision than that of an earlier run of this process
         self.accelerator = Accelerator(
             cpu=not torch.cuda.is_available(),  # or it does not see the other processes of torchrun
@@ -141,8 +144,9 @@ class _Run:
         write_whole(metrics, "".join(kept).encode())
 
     def train(self) -> Detector:
-        options = {"purge_step": self.progress.step + 1} if self.config.tracker == "tensorboard" else {}
-        self.accelerator.init_trackers(self.config.tracker, init_kwargs={self.config.tracker: options})
+        in_files = self.config.tracker == "tensorboard"  # in a folder of this name; else it is the project's
+        options = {"tensorboard": {"purge_step": self.progress.step + 1}} if in_files else {}
+        self.accelerator.init_trackers("tensorboard" if in_files else "polarmask", init_kwargs=options)
         first, skip = divmod(self.progress.step, self.sampler.steps)
         with self.listening(), ProgressLine(self.steps, shown=self.accelerator.is_local_main_process) as line:
             for epoch in range(first, self.config.optim.epochs):
@@ -285,9 +289,11 @@ class _Run:
             return
         picture.save(self.out / f"{name}.png")
         for tracker in self.accelerator.trackers:
-            if hasattr(tracker, "log_images"):
-                layout = {"dataformats": "NHWC"} if tracker.name == "tensorboard" else {}
-                tracker.log_images({name: np.asarray(picture)[None]}, step=self.progress.step, **layout)
+            if tracker.name == "tensorboard":
+                tracker.log_images({name: np.asarray(picture)[None]}, step=self.progress.step, dataformats="NHWC")
+            elif hasattr(tracker, "log_images"):
+                lists = tracker.name in ("wandb", "swanlab")
+                tracker.log_images({name: [picture] if lists else picture}, step=self.progress.step)
 
     def evaluate(self) -> None:
         """Measures, keeps the best weights and draws what is found."""
@@ -339,6 +345,17 @@ class _Run:
             yield
         finally:
             signal.signal(signal.SIGTERM, before)
+
+
+def check_tracker(tracker: str) -> None:
+    """Raises a ValueError where there is no such tracker: Accelerate leaves out one that is not installed."""
+    here = [str(each) for each in get_available_trackers()]
+    if tracker not in here:
+        known = ", ".join(LoggerType.list())
+        raise ValueError(
+            f"train: expected a tracker that is installed here ({', '.join(here)}), got {tracker!r}; Accelerate knows "
+            f"{known}"
+        )
 
 
 def _to(target: dict[str, Any], device: torch.device) -> dict[str, Any]:

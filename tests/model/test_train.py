@@ -3,6 +3,7 @@ import json
 import subprocess
 import sys
 import traceback
+import types
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 import tifffile
 import torch
 from accelerate import Accelerator
+from accelerate.utils import LoggerType
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
@@ -88,6 +90,84 @@ def test_the_first_batch_shows_targets_and_positive_points():
     positive = model.encode([(16, 16)], model.check([image], [target])).labels.view(16, 16) >= 0
     assert white[4::8, 4::8].tolist() == positive.tolist()  # points lie at 2, 6, 10, …
     assert 9 <= positive.sum() <= 16
+
+
+# What the packages' functions take, as Accelerate calls them.
+TRACKERS = {
+    "wandb": """
+import numpy as np
+def init(project):
+    assert project == "polarmask"
+    return Run()
+def Image(picture):
+    return np.asarray(picture).shape
+class Run:
+    def log(self, values, step):
+        for name, value in values.items():
+            track(name, value[0] if isinstance(value, list) else value)
+    def finish(self):
+        pass
+""",
+    "clearml": """
+import numpy as np
+class Task:
+    current_task = classmethod(lambda cls: None)
+    init = classmethod(lambda cls, project_name, task_name: cls())
+    get_logger = close = lambda self: self
+    def report_scalar(self, title, series, value, iteration):
+        track(title, value)
+    def report_image(self, title, series, iteration, image):
+        track(title, np.asarray(image).shape)
+""",
+    "aim": """
+import numpy as np
+class Run:
+    def __init__(self, repo):
+        pass
+    def track(self, value, name, step):
+        track(name, value)
+    def close(self):
+        pass
+def Image(picture, caption):
+    return np.asarray(picture).shape
+""",
+}
+
+
+@pytest.mark.parametrize("name", TRACKERS)
+def test_numbers_and_pictures_reach_other_trackers(run, tmp_path, monkeypatch, name):
+    tracked = {}
+    module = types.ModuleType(name)
+    module.track = tracked.__setitem__
+    exec(TRACKERS[name], module.__dict__)
+    monkeypatch.setitem(sys.modules, name, module)
+    monkeypatch.setattr("accelerate.tracking._available_trackers", [LoggerType(name)])
+    train_main([*run[0], "--out", str(tmp_path), "--tracker", name, "--optim.epochs", "1"])
+    assert {"loss/mask", "lr", "segm/AP"} <= set(tracked)
+    for picture in ("first_batch", "predictions"):
+        with Image.open(tmp_path / f"{picture}.png") as image:
+            assert tracked[picture] == (image.height, image.width, 3)
+
+
+def test_trackers_that_are_not_there_are_named(run, tmp_path):
+    with pytest.raises(ValueError, match=r"installed here \(.*tensorboard.*\), got 'paper'; Accelerate knows .*wandb"):
+        train_main([*run[0], "--out", str(tmp_path), "--tracker", "paper"])
+
+
+def test_out_of_memory_says_what_to_lower(run, tmp_path, monkeypatch):
+    def backward(self, loss):
+        raise torch.OutOfMemoryError("tried to allocate 20 GiB")
+
+    monkeypatch.setattr(Accelerator, "backward", backward)
+    with pytest.raises(torch.OutOfMemoryError, match=r"with 4 images at once; raise optim\.accumulate.*20 GiB"):
+        train_main([*run[0], "--out", str(tmp_path)])
+
+
+@pytest.mark.slow
+def test_compiled_it_learns_the_same(run, tmp_path):
+    train_main([*run[0], "--out", str(tmp_path), "--optim.compile", "true"])
+    for compiled, eager in zip(losses(tmp_path), losses(run[1]), strict=True):
+        assert compiled == pytest.approx(eager, rel=1e-3)  # sums in another order, and four updates with them
 
 
 def test_same_seed_same_losses(run, tmp_path):
