@@ -18,7 +18,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from accelerate.tracking import get_available_trackers
-from accelerate.utils import LoggerType
+from accelerate.utils import LoggerType, gather_object
 from PIL import Image
 from torch import Tensor
 
@@ -101,6 +101,12 @@ class _Run:
             log_with=config.tracker,
             project_dir=self.out,
         )
+        found = gather_object([checkpoint and checkpoint.name])
+        if len(set(found)) > 1:
+            raise ValueError(
+                f"train: expected all processes to find the same checkpoint, got {', '.join(map(str, found))}; "
+                f"{self.out} must be a folder that all hosts share"
+            )
         self.data: DataSet = build_data(config.data, "train", config.seed)
         self.test: DataSet = build_data(config.data, "test", config.seed)
         if config.overfit:
