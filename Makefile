@@ -31,9 +31,13 @@ else
 export POLARMASK_CUDA ?= 0
 endif
 
+# Tests of the ops are many and use one core each: as many at once as there are cores. The trainer's are not run so, they
+# have threads and processes of their own.
+AT_ONCE := -n $(shell getconf _NPROCESSORS_ONLN)
+
 # The tests of the files with kernels. Once is enough for torch.compile, export and opcheck: schedules are nothing to them.
 SIMT_TESTS := $(wildcard $(shell sed -n 's|^ops/.*/\(.*\)_kernels\.cu$$|tests/test_\1.py|p' csrc/sources.txt | sort -u))
-SIMT_PYTEST := $(BIN)/pytest -m "not slow" --capture=sys $(SIMT_TESTS)
+SIMT_PYTEST := $(BIN)/pytest $(AT_ONCE) -m "not slow" --capture=sys $(SIMT_TESTS)
 ANY_SCHEDULE := -k "not compile and not export and not opcheck"
 ASAN := LD_PRELOAD="$$($(CXX) -print-file-name=libasan.so) $$($(CXX) -print-file-name=libstdc++.so)" \
 	ASAN_OPTIONS=detect_leaks=0:detect_stack_use_after_return=0 UBSAN_OPTIONS=print_stacktrace=1
@@ -96,7 +100,7 @@ test-cpp: $(VENV)/.installed
 OPS_TESTS = $(filter-out %_benchmarks.py %_inductor.py %_package.py %_readme.py, $(wildcard tests/test_*.py))
 sanitize: $(VENV)/.installed
 	POLARMASK_SANITIZE=1 POLARMASK_CUDA=0 $(BIN)/python setup.py --quiet build --build-base build/sanitize --build-lib build/sanitize/lib
-	$(ASAN) PYTHONPATH=build/sanitize/lib $(BIN)/pytest -m "not slow" --capture=sys $(OPS_TESTS)
+	$(ASAN) PYTHONPATH=build/sanitize/lib $(BIN)/pytest $(AT_ONCE) -m "not slow" --capture=sys $(OPS_TESTS)
 
 test-simt test-simt-race test-simt-asan test-simt-smoke: export POLARMASK_BACKEND = simt
 test-simt: $(VENV)/.installed

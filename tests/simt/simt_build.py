@@ -13,7 +13,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 KINDS = ("plain", "race", "asan")
-FLAGS = "-std=c++20 -g -ffp-contract=off -fPIC -fvisibility=hidden"
+FLAGS = "-std=c++20 -g1 -ffp-contract=off -fPIC -fvisibility=hidden"
 FLAGS += " -Wall -Wextra -Wno-unused-parameter -Wno-unknown-pragmas"  # nvcc knows #pragma unroll
 ASAN = "-O1 -fsanitize=address,undefined,float-cast-overflow -fno-sanitize=vptr -fno-sanitize-recover=all"
 COMPILE = {"plain": "-O2", "race": "-O2", "asan": ASAN}
