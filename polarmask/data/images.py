@@ -27,6 +27,7 @@ UPRIGHT = {  # what undoes an EXIF orientation
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+UPSIDE_DOWN, MIRRORED = {3, 4, 7, 8}, {2, 3, 6, 7}  # orientations, after exchanging the axes from 5 on
 MAX_CHANNELS = 16  # an axis without a name that is longer than this is not taken for channels
 
 
@@ -37,7 +38,7 @@ class DataError(ValueError):
 def read_image(path: Path, channels: Sequence[int] | None = None) -> Tensor:
     """An image file as (3, H, W), float32, integers from 0 to 1 by the range of their type.
 
-    It is turned upright as its EXIF orientation says, in any format but TIFF.
+    It is turned upright as its EXIF orientation says, or TIFF's.
 
     Parameters
     ----------
@@ -111,7 +112,8 @@ def image_size(path: Path) -> tuple[int, int]:
         if path.suffix.lower() in TIFF:
             with tifffile.TiffFile(path) as file:
                 shape, axes = _plane(path, file)
-                return shape[axes.index("Y")], shape[axes.index("X")]
+                size = shape[axes.index("Y")], shape[axes.index("X")]
+                return size[::-1] if _tiff_orientation(file) >= 5 else size
         with Image.open(path) as image:
             return (image.width, image.height) if _orientation(image) >= 5 else (image.height, image.width)
 
@@ -119,13 +121,16 @@ def image_size(path: Path) -> tuple[int, int]:
 
 
 def is_turned(path: Path) -> bool:
-    """Whether the EXIF orientation of an image file exchanges its height and width."""
+    """Whether the orientation of an image file exchanges its height and width."""
 
     def turned(path: Path) -> bool:
+        if path.suffix.lower() in TIFF:
+            with tifffile.TiffFile(path) as file:
+                return _tiff_orientation(file) >= 5
         with Image.open(path) as image:
             return _orientation(image) >= 5
 
-    return path.suffix.lower() not in TIFF and _guarded(path, turned)
+    return _guarded(path, turned)
 
 
 def inside(folder: Path, name: Any) -> Path:
@@ -168,15 +173,17 @@ def _in_parts(path: Path) -> tuple[tuple[int, int], Callable[[Window], np.ndarra
     with tifffile.TiffFile(path) as file:
         shape, axes = _plane(path, file, MAX_LARGE_PIXELS)
         size = (shape[axes.index("Y")], shape[axes.index("X")])
+        orientation = _tiff_orientation(file)
+        shown = size[::-1] if orientation >= 5 else size
         series = file.series[0]
         _check_numbers(path, series.dtype)
         if series.dataoffset is None:
             try:
-                return size, _Pieces(path, series, size)
+                return shown, _turned(_Pieces(path, series, size), shown, orientation)
             except ValueError as error:
                 if "imagecodecs" not in str(error) or size[0] * size[1] > MAX_PIXELS:
                     raise
-                return size, _pillow(path, labels=False).__getitem__
+                return shown, _pillow(path, labels=False).__getitem__
         kind = np.dtype(series.dtype).newbyteorder(file.byteorder)
 
         def mapped(window: Window) -> np.ndarray:
@@ -185,7 +192,34 @@ def _in_parts(path: Path) -> tuple[tuple[int, int], Callable[[Window], np.ndarra
             return _channels_last(pixels, axes)[window]
 
         mapped((slice(0), slice(0)))  # raises where the file is too short
-        return size, mapped
+        return shown, _turned(mapped, shown, orientation)
+
+
+def _turned(
+    read: Callable[[Window], np.ndarray], shown: tuple[int, int], orientation: int
+) -> Callable[[Window], np.ndarray]:
+    """Reads windows of the upright image, of height and width ``shown``, from what reads them as it is stored."""
+
+    def mirrored(part: slice, length: int) -> slice:
+        where = range(length)[part]
+        return slice(length - 1 - where[-1], length - where[0], part.step) if where else slice(0)
+
+    def window(window: Window) -> np.ndarray:
+        rows, columns = window
+        if orientation in UPSIDE_DOWN:
+            rows = mirrored(rows, shown[0])
+        if orientation in MIRRORED:
+            columns = mirrored(columns, shown[1])
+        return _upright(read((columns, rows) if orientation >= 5 else (rows, columns)), orientation)
+
+    return window
+
+
+def _upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
+    """(H, W) or (H, W, C) as it is to be shown."""
+    if orientation >= 5:
+        pixels = pixels.swapaxes(0, 1)
+    return pixels[:: -1 if orientation in UPSIDE_DOWN else 1, :: -1 if orientation in MIRRORED else 1]
 
 
 class _Pieces:
@@ -265,7 +299,8 @@ def _read(path: Path, labels: bool) -> np.ndarray:
                     if "imagecodecs" not in str(error):
                         raise
                     return _pillow(path, labels)  # knows LZW and JPEG by itself
-            return _channels_last(values, axes)
+                orientation = _tiff_orientation(file)
+            return _upright(_channels_last(values, axes), orientation)
         return _pillow(path, labels)
 
     values = _guarded(path, pixels)
@@ -308,6 +343,11 @@ def _orientation(image: Image.Image) -> int:
         value = image.getexif().get(ExifTags.Base.Orientation)
     except Exception:  # broken EXIF is no reason not to see the image
         return 1
+    return value if isinstance(value, int) and 1 <= value <= 8 else 1
+
+
+def _tiff_orientation(file: tifffile.TiffFile) -> int:
+    value = file.series[0].keyframe.tags.valueof("Orientation")
     return value if isinstance(value, int) and 1 <= value <= 8 else 1
 
 

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 import tifffile
 import torch
-from PIL import Image
+from PIL import ExifTags, Image
 from torch import nn
 
 import polarmask
-from polarmask.data.images import DataError, LargeTiff, read_image
+from polarmask.data.images import UPRIGHT, DataError, LargeTiff, image_size, is_turned, read_image, read_labels
 from polarmask.detector import Detector
 from polarmask.evaluation import coco_results, compare
 from polarmask.prediction import find_images, predict, write_labels
@@ -156,6 +156,31 @@ def test_strips_and_tiles(tmp_path, monkeypatch, shape, layout, byteorder):
         (slice(5, 5), slice(0, 3)),
     ):
         assert torch.equal(large[window], whole[(slice(None), *window)])
+
+
+@pytest.mark.parametrize("layout", [{}, {"tile": (16, 32), "compression": "zlib"}, {"compression": "lzw"}])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_turned_tiff_is_read_upright(tmp_path, layout, orientation):
+    path, pixels = tmp_path / "turned.tif", np.random.default_rng(0).integers(0, 255, (50, 70), np.uint8)
+    if layout.get("compression") == "lzw":
+        Image.fromarray(pixels).save(path, compression="tiff_lzw", tiffinfo={ExifTags.Base.Orientation: orientation})
+    else:
+        tifffile.imwrite(path, pixels, extratags=[(ExifTags.Base.Orientation, "H", 1, orientation, True)], **layout)
+    turn = UPRIGHT.get(orientation)
+    shown = Image.fromarray(pixels) if turn is None else Image.fromarray(pixels).transpose(turn)
+    want = torch.from_numpy(np.array(shown)).float().expand(3, -1, -1) / 255
+    assert torch.equal(read_image(path), want)
+    np.testing.assert_array_equal(read_labels(path), shown)
+    large = LargeTiff(path)
+    assert image_size(path) == large.size == tuple(want.shape[1:])
+    assert is_turned(path) == (orientation >= 5)
+    for window in (
+        (slice(None), slice(None)),
+        (slice(7, 30), slice(40, 90)),
+        (slice(3, 50, 20), slice(None, None, 3)),
+        (slice(5, 5), slice(0, 3)),
+    ):
+        assert torch.equal(large[window], want[(slice(None), *window)])
 
 
 def test_what_cannot_be_read_in_parts_says_so(tmp_path, monkeypatch):
