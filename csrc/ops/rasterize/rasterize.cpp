@@ -44,12 +44,15 @@ void gather(const Shapes& shapes, int64_t n, int64_t first, int64_t last, std::v
   edges.clear();
   edges.reserve(num_edges(shapes, n));
   bool finite = true;
-  visit_edges(shapes, n, [&](const auto& segment) {
-    finite = finite && is_finite(segment);
-    if (!finite) return;
-    const Crossings& crossings = edges.emplace_back(segment, first, last);
-    if (crossings.begin >= crossings.end) edges.pop_back();
-  });
+  visit_edges(
+      shapes, n,
+      [&]<class T>(const Vec2<T>& vertex) {
+        finite = finite && is_finite(vertex.x) && is_finite(vertex.y);
+        return typename Crossings::Vertex(finite ? vertex : Vec2<T>{}, first, last);
+      },
+      [&](const auto& from, const auto& to) {
+        if (from.column != to.column) edges.emplace_back(from, to);
+      });
   if (!finite) edges.clear();
 }
 

@@ -69,23 +69,23 @@ struct OutlineShapes {
   }
 };
 
-// Calls visit(segment) for every edge of shape n: of a closed ring of vertices …
-template <class Shapes, class Visit>
-PM_HD void visit_edges(const Shapes& shapes, int64_t n, Visit&& visit) {
+// Calls visit(look(from), look(to)) for every edge of shape n: of a closed ring, whose vertices are looked at once …
+template <class Shapes, class Look, class Visit>
+PM_HD void visit_edges(const Shapes& shapes, int64_t n, Look&& look, Visit&& visit) {
   if (shapes.num_vertices == 0) return;
-  auto from = shapes.vertex(n, shapes.num_vertices - 1);
+  auto from = look(shapes.vertex(n, shapes.num_vertices - 1));
   for (int64_t k = 0; k < shapes.num_vertices; ++k) {
-    const auto to = shapes.vertex(n, k);
-    visit(Segment{from, to});
+    const auto to = look(shapes.vertex(n, k));
+    visit(from, to);
     from = to;
   }
 }
 
 // … and of an outline.
-template <class T, class Visit>
-PM_HD void visit_edges(const OutlineShapes<T>& shapes, int64_t n, Visit&& visit) {
+template <class T, class Look, class Visit>
+PM_HD void visit_edges(const OutlineShapes<T>& shapes, int64_t n, Look&& look, Visit&& visit) {
   const RowRange range = shapes.range(n);
-  for (int64_t k = range.begin; k < range.end; ++k) visit(shapes.segment(k));
+  for (int64_t k = range.begin; k < range.end; ++k) visit(look(shapes.segment(k).from), look(shapes.segment(k).to));
 }
 
 // The same edges by their numbers, for threads that share them.
@@ -147,16 +147,28 @@ PM_HD int64_t clamped_ceil(double value, int64_t low, int64_t high) {
   return whole + (static_cast<double>(whole) < value);
 }
 
-// The predicate of polygon.h at pixel centres, among the columns [first, last).
+// The predicate of polygon.h at pixel centres, among the columns [first, last): those between its ends' columns.
 struct CenterCrossings {
+  struct Vertex {
+    double x, y;
+    int64_t column;  // the first whose centre is not left of it
+
+    template <class T>
+    PM_HD Vertex(const Vec2<T>& v, int64_t first, int64_t last)
+        : x(v.x), y(v.y), column(clamped_ceil(x - 0.5, first, last)) {}
+  };
+
   Edge edge;
   int64_t begin, end;  // columns
 
+  PM_HD CenterCrossings(const Vertex& from, const Vertex& to)
+      : edge(make_edge(from.x, from.y, to.x, to.y)),
+        begin(min_of(from.column, to.column)),
+        end(max_of(from.column, to.column)) {}
+
   template <class T>
   PM_HD CenterCrossings(const Segment<T>& s, int64_t first, int64_t last)
-      : edge(make_edge(s.from.x, s.from.y, s.to.x, s.to.y)),
-        begin(clamped_ceil(edge.x0 - 0.5, first, last)),
-        end(clamped_ceil(edge.x1 - 0.5, first, last)) {}
+      : CenterCrossings(Vertex(s.from, first, last), Vertex(s.to, first, last)) {}
 
   PM_HD int64_t row(int64_t column, int64_t height) const {
     return clamped_ceil(crossing(edge, static_cast<double>(column) + 0.5) - 0.5, 0, height);
@@ -174,12 +186,19 @@ struct CocoCrossings {
   bool steep;          // the longer axis is y
   int64_t begin, end;  // columns
 
-  template <class T>
-  PM_HD CocoCrossings(const Segment<T>& s, int64_t first, int64_t last) {
-    int64_t ax = fifths(s.from.x), ay = fifths(s.from.y), bx = fifths(s.to.x), by = fifths(s.to.y);
+  struct Vertex {
+    int64_t x, y;    // fifths
+    int64_t column;  // the first that is toggled right of it
+
+    template <class T>
+    PM_HD Vertex(const Vec2<T>& v, int64_t first, int64_t last)
+        : x(fifths(v.x)), y(fifths(v.y)), column(max_of(first, min_of(last, pixel(x)))) {}
+  };
+
+  PM_HD CocoCrossings(const Vertex& from, const Vertex& to)
+      : begin(min_of(from.column, to.column)), end(max_of(from.column, to.column)) {
+    int64_t ax = from.x, ay = from.y, bx = to.x, by = to.y;
     const int64_t dx = max_of(ax - bx, bx - ax), dy = max_of(ay - by, by - ay);
-    begin = max_of(first, pixel(min_of(ax, bx)));
-    end = min_of(last, pixel(max_of(ax, bx)));
     steep = dx < dy;
     if (steep ? ay > by : ax > bx) {
       int64_t swap = ax;
@@ -192,6 +211,10 @@ struct CocoCrossings {
     slope = shorter / longer;
     inverse = longer / shorter;
   }
+
+  template <class T>
+  PM_HD CocoCrossings(const Segment<T>& s, int64_t first, int64_t last)
+      : CocoCrossings(Vertex(s.from, first, last), Vertex(s.to, first, last)) {}
 
   PM_HD int64_t row(int64_t column, int64_t height) const {
     return min_of(height, pixel(steep ? height_steep(column) : height_flat(column)));
