@@ -167,7 +167,6 @@ class _Run:
         if self.accelerator.is_main_process:
             metrics = {**self.progress.metrics, "seconds/train": self.progress.seconds}
             write_whole(self.out / "metrics.json", (json.dumps(metrics, indent=2) + "\n").encode())
-            draw.learning_curve(self.out / "metrics.jsonl", self.out / "learning_curve.png")
         self.accelerator.end_training()
         return self.detector
 
@@ -308,6 +307,8 @@ class _Run:
         if self.accelerator.is_main_process:
             self.keep_picture("predictions", draw.sample_predictions(self.detector, self.test))
         self.log(self.progress.metrics, self.progress.step)
+        if self.accelerator.is_main_process:
+            draw.learning_curve(self.out / "metrics.jsonl", self.out / "learning_curve.png")
         self.progress.since_best += 1
         if self.progress.metrics["segm/AP"] > self.progress.best:
             self.progress.best, self.progress.since_best = self.progress.metrics["segm/AP"], 0

@@ -352,9 +352,12 @@ def test_stops_when_nothing_improves(run, tmp_path, monkeypatch):
     found = iter([0.2, 0.5, 0.5, 0.1, 0.9])
     metrics = lambda *_, **__: Evaluation({"segm/AP": (ap := next(found)), "segm/AP50": ap}, [], {}, [])  # noqa: E731
     monkeypatch.setattr("polarmask.trainer.evaluate", metrics)
+    curves = []
+    monkeypatch.setattr("polarmask.draw.learning_curve", lambda *_: curves.append(len(losses(tmp_path))))
     options = ["--stop_after", "2", "--optim.epochs", "9", "--optim.batch_size", "8"]
     train_main([*run[0], *options, "--out", str(tmp_path)])
     assert json.loads((tmp_path / "metrics.json").read_text())["segm/AP"] == 0.1
+    assert curves == [1, 2, 3, 4]  # drawn at each evaluation
 
 
 class Reads(TorchDispatchMode):
