@@ -14,7 +14,7 @@ from shapes import decode, random_stars
 from torchvision.ops import batched_nms, nms
 
 import polarmask_ops
-from polarmask_ops import batched_polygon_nms, batched_rays_nms, polygon_nms, rays_iou, rays_nms
+from polarmask_ops import batched_polygon_nms, batched_rays_nms, polygon_iou, polygon_nms, rays_iou, rays_nms
 
 BAD_RULES = (
     Bad({"iou_threshold": 1.5}, ValueError, ("iou_threshold", "from 0 to 1", "1.5")),
@@ -244,6 +244,41 @@ def test_thresholds_next_to_the_overlap(generator, metric):
         ):  # share and product round in their own way
             keep = rays_nms(centers[pair], rays[pair], torch.tensor([2.0, 1.0]), threshold, metric=metric)
             assert keep.tolist() == ([0] if overlap > threshold else [0, 1])
+
+
+@pytest.mark.parametrize("metric", ["iou", "iomin"])
+def test_thresholds_next_to_the_overlap_of_polygons(generator, metric):
+    """The same, with the grid of the pair between the fast answer and the exact one."""
+    centers, rays = random_stars(generator, 40, 36, 30)
+    polygons = decode(centers, rays).double()
+    polygons[:10] = polygons[:10].flip(1)
+    polygons[10:13, 20:] = polygons[10:13, :1]
+    polygons[13:16] = polygons[33:36] * (1 + 1e-7)  # nearly equal
+    polygons[16:20] = polygons[16:20, torch.randperm(36, generator=generator)]  # any ring
+    overlaps = polygon_iou(polygons[:20], polygons[20:], metric=metric, paired=True)
+    for n, overlap in enumerate(overlaps.tolist()):
+        for by in (1e-12, 1e-9, 1e-7, 1e-5, 1e-3):
+            for threshold in (overlap * (1 - by), min(overlap * (1 + by), 1.0)):
+                pair = polygons[[n, n + 20]]
+                keep = polygon_nms(pair, torch.tensor([2.0, 1.0]), threshold, metric=metric)
+                assert keep.tolist() == ([0] if overlap > threshold else [0, 1])
+
+
+@settings(max_examples=30 if EMULATED else 200, deadline=None)
+@given(st.data())
+def test_any_rings_are_kept_by_their_exact_overlap(data):
+    """Vertices on a small grid: stars and others, clockwise, self-crossing, with vertices and edges in common."""
+    length = data.draw(st.integers(3, 7))
+    numbers = st.lists(st.integers(0, 4), min_size=5 * length * 2, max_size=5 * length * 2)
+    polygons = torch.tensor(data.draw(numbers), dtype=torch.float64).view(5, length, 2)
+    polygons = polygons * data.draw(st.sampled_from([1.0, 1 / 3, 1e-5, 1e7])) + data.draw(st.sampled_from([0.0, 0.1]))
+    threshold = data.draw(st.sampled_from([0.001, 0.3000001, 0.7654321]))  # no quotient of small integers
+    overlaps = polygon_iou(polygons, polygons)
+    want: list[int] = []
+    for n in range(5):
+        if all(overlaps[kept, n] <= threshold for kept in want):
+            want.append(n)
+    assert polygon_nms(polygons, torch.arange(5.0).flip(0), threshold).tolist() == want
 
 
 def test_max_output_pads_and_cuts(generator):

@@ -1,5 +1,6 @@
 #include <cmath>
 #include <limits>
+#include <numeric>
 #include <random>
 #include <vector>
 
@@ -112,13 +113,123 @@ void fast_answers_are_those_of_the_exact_sweep() {
           for (const double by : {0.0, 1e-15, -1e-15, 1e-12, -1e-12, 1e-9, -1e-9, 0.5, -1.0}) {
             const double threshold = share * (1 + by);
             bool fast = false;
-            with_isa([&] { fast = query.exceeds(j, b, metric, threshold); });
+            with_vectors([&](auto bytes) { fast = query.template exceeds<bytes>(j, b, metric, threshold); });
             CHECK(fast == exceeds(overlap, metric, threshold));
           }
         }
       }
   }
   chosen_isa = best;
+}
+
+// Polygons of a kind: stars, clockwise ones, on a grid, of any vertices at all, filled up with copies, wedges, far
+// away, huge or tiny.
+Ring ring_of_kind(int kind, int64_t count, std::mt19937& generator) {
+  std::uniform_real_distribution<double> uniform(0, 1);
+  const auto directions = ray_directions(count);
+  const double x = 20 * uniform(generator), y = 20 * uniform(generator);
+  Ring ring;
+  for (int64_t n = 0; n < count; ++n) {
+    const Vec2<double> direction = directions[kind == 1 ? count - 1 - n : n];
+    const double reach = (kind == 5 && n % 2 ? 1 : 10) + 5 * uniform(generator);
+    ring.push_back(kind == 3 ? 20 * uniform(generator) : x + reach * direction.x);
+    ring.push_back(kind == 3 ? 20 * uniform(generator) : y + reach * direction.y);
+  }
+  if (kind == 4)
+    for (int64_t n = count / 2; n < count; ++n) std::copy_n(ring.end() - 2, 2, ring.begin() + 2 * n);
+  for (double& value : ring) {
+    if (kind == 2) value = std::floor(value / 4);
+    if (kind == 6) value += 1e9;
+    if (kind == 7) value *= 1e40;
+    if (kind == 8) value *= 1e-40;
+    if (kind == 9) value *= 1e80;
+  }
+  return ring;
+}
+
+void fast_answers_are_those_of_the_order_free_sum() {
+  std::mt19937 generator(3);
+  const Isa best = chosen_isa;
+  for (int round = 0; round < 4000; ++round) {
+    chosen_isa = round % 2 ? best : Isa::kBaseline;
+    const int kind = round / 2 % 10;
+    const int64_t count = std::vector<int64_t>{3, 4, 5, 8, 36, 100}[generator() % 6];
+    Ring rings;
+    for (int n = 0; n < 3; ++n) {
+      Ring next = ring_of_kind(n == 2 && kind < 4 ? 3 : kind, count, generator);
+      if (n == 1 && generator() % 2) {  // nearly the first one, or just that
+        next.assign(rings.begin(), rings.end());
+        if (generator() % 2) next[generator() % next.size()] *= 1 + 1e-6;
+      }
+      rings.insert(rings.end(), next.begin(), next.end());
+    }
+    const Polygons<double> polygons{rings.data(), count};
+    Query<Polygons<double>> query(polygons, polygons);
+    for (int64_t i = 0; i < 3; ++i)
+      for (int64_t j = 0; j < 3; ++j) {
+        const Shape a = shape_of(polygons, i), b = shape_of(polygons, j);
+        query.start(i, a);
+        const Overlap overlap = query(j, b);
+        for (const Metric metric : {Metric::kIou, Metric::kIomin}) {
+          const double share = overlap_share(overlap, metric);
+          for (const double by : {0.0, 1e-15, -1e-15, 1e-9, -1e-9, 1e-6, -1e-6, 1e-4, -1e-4, 0.1, -0.1, -1.0}) {
+            const double threshold = share * (1 + by);
+            bool fast = false;
+            with_vectors([&](auto bytes) { fast = query.template exceeds<bytes>(j, b, metric, threshold); });
+            CHECK(fast == exceeds(overlap, metric, threshold));
+          }
+        }
+      }
+  }
+  chosen_isa = best;
+}
+
+// What is swept, and how sure that is, for a star of rays and any ring.
+void lane_sweeps_know_their_error() {
+  std::mt19937 generator(4);
+  for (int round = 0; round < 2000; ++round) {
+    const int64_t num_rays = std::vector<int64_t>{3, 4, 7, 36, 360}[generator() % 5], count = 3 + generator() % 40;
+    const auto directions = ray_directions(num_rays);
+    const std::vector<double> rays = rays_of_kind(round % 3, num_rays, generator);
+    std::vector<Vec2<double>> spokes(num_rays + 1);
+    std::vector<double> sectors(num_rays);
+    const Star star =
+        make_star(StarRays<double>{rays.data(), directions.data(), num_rays}, spokes.data(), sectors.data());
+    Ring ring = ring_of_kind(round % 6, count, generator);
+    const auto vertex = [&](int64_t j) { return Vec2<double>{ring[2 * j] - 10, ring[2 * j + 1] - 10}; };
+    LaneSweep lanes(num_rays, count);
+    with_vectors([&](auto bytes) {
+      const bool starts = lanes.start<bytes>(star);
+      CHECK(starts == (std::accumulate(sectors.begin(), sectors.end(), 0.0) > 0));
+      if (!starts) return;
+      Swept swept;
+      if (!lanes.sweep<bytes>(count, vertex, swept)) return;
+      double doubled = 0, border = 0;
+      for (int64_t j = 0; j < count; ++j) {
+        const Vec2<double> p = vertex(j), q = vertex(next_of(j, count));
+        doubled += cross(p, q), border += absolute(q.x - p.x) + absolute(q.y - p.y);
+      }
+      CHECK(absolute(swept.area - doubled) <= swept.error);
+      CHECK(absolute(swept.border - border) <= 1e-9);
+      CHECK(absolute(0.5 * absolute(swept.shared) - star_sweep(star, count, vertex)) <= swept.error);
+      if (num_rays <= 36) CHECK(swept.error < 1e-5);
+    });
+  }
+}
+
+void spokes_turn_once_around() {
+  const auto starts = [](std::vector<Vec2<double>> spokes) {
+    std::vector<double> sectors;
+    for (size_t k = 0; k < spokes.size(); ++k) sectors.push_back(cross(spokes[k], spokes[(k + 1) % spokes.size()]));
+    const auto count = std::ssize(spokes);
+    spokes.push_back(spokes[0]);
+    return LaneSweep(count, 3).start<16>({spokes.data(), sectors.data(), count});
+  };
+  CHECK(starts({{1, 0}, {0, 1}, {-1, -1}}) && starts({{-1, -1}, {1, 0}, {0, 1}}));
+  CHECK(!starts({{1, 0}, {-1, -1}, {0, 1}}));                                   // to the right
+  CHECK(!starts({{1, 0}, {0, 1}, {-1, -1}, {1, -0.5}, {0.5, 1}, {-1, -0.5}}));  // twice around
+  CHECK(!starts({{1, 0}, {0, 1}, {0.5, 1}, {-1, 0}, {0, -1}}));                 // there and back
+  CHECK(!starts({{1, 0}, {0, 1}}));
 }
 
 void nothing_overlaps_what_is_no_shape() {
@@ -188,6 +299,9 @@ int main() {
   snapping_follows_the_scale();
   star_sweep_in_closed_form();
   fast_answers_are_those_of_the_exact_sweep();
+  fast_answers_are_those_of_the_order_free_sum();
+  lane_sweeps_know_their_error();
+  spokes_turn_once_around();
   nothing_overlaps_what_is_no_shape();
   neighbours_are_all_pairs();
   outer_boxes_contain();

@@ -3,7 +3,7 @@
 
 #include <atomic>
 
-#include "../../common/isa.h"
+#include "../../common/lanes.h"
 #include "../../common/torch.h"
 #include "neighbours.h"
 #include "nms.h"
@@ -37,12 +37,12 @@ std::vector<int64_t> greedy_nms(const Geometry& geometry, const Candidates& in, 
   const auto is_dead = [&](int64_t rank) { return std::atomic_ref(dead[rank]).load(std::memory_order_relaxed) != 0; };
   const auto kill = [&](int64_t rank) { std::atomic_ref(dead[rank]).store(1, std::memory_order_relaxed); };
   // Calls visit(other) for every living shape from `first` to `last` that `rank` suppresses.
-  const auto each_suppressed = [&](Query<Geometry>& query, int64_t rank, int64_t first, int64_t last,
+  const auto each_suppressed = [&](auto bytes, Query<Geometry>& query, int64_t rank, int64_t first, int64_t last,
                                    const auto& visit) {
     query.start(order[rank], shapes[rank]);
     neighbours.each(rank, first, last, [&](int64_t other) {
       if (is_dead(other) || !may_exceed(shapes[rank], shapes[other], rule.metric, rule.threshold)) return;
-      if (query.exceeds(order[other], shapes[other], rule.metric, rule.threshold)) visit(other);
+      if (query.template exceeds<bytes>(order[other], shapes[other], rule.metric, rule.threshold)) visit(other);
     });
   };
 
@@ -54,10 +54,11 @@ std::vector<int64_t> greedy_nms(const Geometry& geometry, const Candidates& in, 
       if (!dead[next]) block.push_back(next);
     parallel_for(0, std::ssize(block), kShapesPerTask, [&](int64_t begin, int64_t end) {
       Query<Geometry> query(geometry, geometry);
-      with_isa([&] {
+      with_vectors([&](auto bytes) {
         for (int64_t n = begin; n < end; ++n) {
           within[n].clear();
-          each_suppressed(query, block[n], block[n] + 1, next - 1, [&](int64_t other) { within[n].push_back(other); });
+          const auto visit = [&](int64_t other) { within[n].push_back(other); };
+          each_suppressed(bytes, query, block[n], block[n] + 1, next - 1, visit);
         }
       });
     });
@@ -69,8 +70,8 @@ std::vector<int64_t> greedy_nms(const Geometry& geometry, const Candidates& in, 
     }
     parallel_for(first_kept, std::ssize(kept), kShapesPerTask, [&](int64_t begin, int64_t end) {
       Query<Geometry> query(geometry, geometry);
-      with_isa([&] {
-        for (int64_t n = begin; n < end; ++n) each_suppressed(query, kept[n], next, count - 1, kill);
+      with_vectors([&](auto bytes) {
+        for (int64_t n = begin; n < end; ++n) each_suppressed(bytes, query, kept[n], next, count - 1, kill);
       });
     });
   }
