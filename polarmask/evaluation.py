@@ -1,8 +1,9 @@
 """Mask, box and boundary AP of a detector, and one-to-one matching."""
 
 import json
+import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from copy import copy, deepcopy
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -19,6 +20,7 @@ from polarmask_ops import polygons_to_rle
 from . import draw
 from .config import DataConfig, EvalConfig, Parser
 from .data import DataSet, build_data, readable
+from .data.sample import Sample
 from .detector import Detector, load
 from .matching import Matching, match, match_by_score
 from .runtime import add_runtime, mixed, processes
@@ -76,15 +78,23 @@ def evaluate(detector: Detector, data: DataSet, *, distributed: bool = False) ->
 
 def _detect(detector: Detector, data: DataSet, distributed: bool) -> tuple[list[dict[str, Any]], float]:
     """-> results of all images in COCO's format, and the seconds that they took in all."""
-    rank, world = (processes().process_index, processes().num_processes) if distributed else (0, 1)
-    mine = []
-    for index, sample in readable(data, detector.config.data.invalid, range(rank, len(data), world)):
+
+    def detect(sample: Sample) -> tuple[list[dict[str, Any]], float]:
         began = time.perf_counter()
-        found = detector(sample.image)
-        results = coco_results(found, sample.size, sample.image_id, list(detector.categories))
-        mine.append((index, results, time.perf_counter() - began))
+        results = coco_results(detector(sample.image), sample.size, sample.image_id, list(detector.categories))
+        return results, time.perf_counter() - began
+
+    every = _on_each(detect, data, detector.config.data.invalid, distributed)
+    return [result for results, _ in every for result in results], sum(seconds for _, seconds in every)
+
+
+def _on_each(function: Callable[[Sample], Any], data: DataSet, invalid: str, distributed: bool) -> list[Any]:
+    """What ``function`` makes of each sample that can be read; each process calls it on a share, all get all."""
+    rank, world = (processes().process_index, processes().num_processes) if distributed else (0, 1)
+    share = range(rank, len(data), world)
+    mine = [(index, function(sample)) for index, sample in readable(data, invalid, share)]
     every = sorted(gather_object(mine), key=lambda part: part[0]) if world > 1 else mine
-    return [result for _, results, _ in every for result in results], sum(seconds for _, _, seconds in every)
+    return [made for _, made in every]
 
 
 def compare(data: DataSet, results: list[dict[str, Any]], config: EvalConfig) -> Evaluation:
@@ -144,15 +154,29 @@ class Thresholds(NamedTuple):
 def choose_thresholds(detector: Detector, data: DataSet, iou: float = 0.5, *, distributed: bool = False) -> Thresholds:
     """The thresholds with the best F1 of one-to-one matching at an IoU, see :func:`polarmask.matching.match`.
 
-    ``data`` should be images that training has not seen. They go through the network for each of the NMS thresholds
-    0.3, 0.4, 0.5 and 0.6; scores are 0.05, 0.10, …, 0.95. Of equals the lower NMS threshold, then the lower score.
-    ``distributed``: see :func:`evaluate`. StarDist stores two such thresholds beside its weights, chosen by another
-    measure.
+    ``data`` should be images that training has not seen. NMS thresholds are 0.3, 0.4, 0.5 and 0.6, scores 0.05, 0.10,
+    …, 0.95. Of equals the lower NMS threshold, then the lower score. ``distributed``: see :func:`evaluate`. StarDist
+    stores two such thresholds beside its weights, chosen by another measure.
     """
+    everything = with_thresholds(detector, 0.0, 1.0)
+    everything.model.postprocess = everything.model.postprocess._replace(max_detections=sys.maxsize)
+
+    def with_each_overlap(sample: Sample) -> list[list[dict[str, Any]]]:
+        found, results = everything(sample.image), []
+        scale = found.pop("scale")
+        for nms in OVERLAPS:
+            postprocess = detector.model.postprocess._replace(nms_threshold=nms)
+            boxes = found["boxes"] / scale.repeat(2)
+            keep = postprocess.suppress(boxes, *(found[name] for name in ("centers", "rays", "scores", "labels")))
+            kept = {name: value[keep] for name, value in found.items()}
+            results.append(coco_results(kept, sample.size, sample.image_id, list(detector.categories)))
+        return results
+
+    images = _on_each(with_each_overlap, data, detector.config.data.invalid, distributed)
     truth = COCO(data.ground_truth())
     tried = []
-    for nms in OVERLAPS:
-        results, _ = _detect(with_thresholds(detector, 0.0, nms), data, distributed)
+    for n, nms in enumerate(OVERLAPS):
+        results = [result for image in images for result in image[n]]
         for score, (matching,) in zip(SCORES, match_by_score(truth, results, SCORES, [iou]), strict=True):
             tried.append(Thresholds(score, nms, matching.f1))
     return max(tried, key=lambda thresholds: thresholds.f1)

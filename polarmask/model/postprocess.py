@@ -71,9 +71,13 @@ class PostProcess(NamedTuple):
         """Thresholds and suppresses N candidates with (N, classes) scores: row, class and score of those kept."""
         row, label = (scores > self.score_threshold).nonzero(as_tuple=True)
         score = scores[row, label] * factors[row]
-        if self.nms == "box":
-            keep = batched_nms(boxes[row], score, label, self.nms_threshold)
-        else:
-            keep = batched_rays_nms(centers[row], rays[row], score, label, self.nms_threshold)
-        keep = keep[: self.max_detections]
+        keep = self.suppress(boxes[row], centers[row], rays[row], score, label)
         return row[keep], label[keep], score[keep]
+
+    def suppress(self, boxes: Tensor, centers: Tensor, rays: Tensor, scores: Tensor, labels: Tensor) -> Tensor:
+        """Which of N detections are kept, best first."""
+        if self.nms == "box":
+            keep = batched_nms(boxes, scores, labels, self.nms_threshold)
+        else:
+            keep = batched_rays_nms(centers, rays, scores, labels, self.nms_threshold)
+        return keep[: self.max_detections]

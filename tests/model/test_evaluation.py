@@ -298,10 +298,12 @@ class FoundDiscs(torch.nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.postprocess = PostProcess()
+        self.postprocess = PostProcess(nms="polygon")
+        self.calls = []  # shared with copies
         self.nothing = torch.nn.Parameter(torch.zeros(0))
 
     def forward(self, images):
+        self.calls.append(images)
         centers = torch.tensor([[20.0, 20], [20, 26], [40, 40], [45, 40], [10, 50]])
         scores = torch.tensor([0.8, 0.6, 0.7, 0.65, 0.3])
         rays = torch.full((5, 64), 8.0)
@@ -333,6 +335,7 @@ class ThreeDiscs:
 def test_thresholds_with_the_best_f1():
     detector = polarmask.Detector(FoundDiscs(), polarmask.load_config("shapes"), ThreeDiscs.categories)
     assert choose_thresholds(detector, ThreeDiscs()) == (0.35, 0.4, 1.0)
+    assert len(detector.model.calls) == 1
     assert detector.model.postprocess.nms_threshold == 0.5  # as it was
     other = with_thresholds(detector, 0.35, 0.4)
     assert (other.config.eval.score_threshold, other.config.model.nms_threshold) == (0.35, 0.4)
