@@ -21,7 +21,10 @@ def same(inputs: Pairs, ours: peers.Result, theirs: peers.Result) -> None:
 
 
 def traffic(inputs: Pairs, _: peers.Result) -> int:
-    """Forward reads pred and target; backward reads them again, and writes a gradient."""
+    """Forward reads pred and target; backward reads them again, and writes a gradient.
+
+    One pass for both, which is possible where nothing else wants a gradient, moves three fifths of it.
+    """
     return 5 * inputs.pred.nbytes
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor
 from . import _arguments, _autograd, _vmap
 from ._extension import _C
 
+_torch: Any = torch  # what torch.library itself is written with has no types
 _REDUCTIONS = {"none": 0, "mean": 1, "sum": 2}
 
 
@@ -46,7 +48,7 @@ def polar_iou(pred: Tensor, target: Tensor, *, power: int = 1) -> Tensor:
     tensor([0.7143])
     """
     pred, target = _rays("polar_iou", power, pred=pred, target=target)
-    iou: Tensor = torch.ops.polarmask.polar_iou.default(pred, target, None, None, power, False, False, 0)[0]
+    iou: Tensor = torch.ops.polarmask.polar_iou.default(pred, target, None, None, power, False, False, 0, False)[0]
     return iou
 
 
@@ -102,6 +104,9 @@ def polar_iou_loss(
     NaN rays in rows of weight other than 0 give NaN. Finite rays have finite losses and gradients, lengths of 3e38
     (float64: 1e150) and logarithms of any size included; those above 300 count as 300.
 
+    On the CPU the forward pass of a reduced loss makes the gradient too, and holds it for the backward pass, where only
+    ``pred`` requires one and no compiler is at work.
+
     As for every custom op of torch, ``torch.func.grad`` raises and ``torch.func.jvp`` is silently zero; double backward
     works in eager mode only.
 
@@ -129,7 +134,7 @@ def polar_iou_loss(
         avg_factor = avg_factor.detach().to(dtype)
     elif avg_factor is not None:
         avg_factor = torch.full((), avg_factor, dtype=dtype, device=pred.device)
-    options = (power, log_pred, True, _REDUCTIONS[reduction])
+    options = (power, log_pred, True, _REDUCTIONS[reduction], _gradient_ahead(reduction, pred, target, weight))
     loss: Tensor = torch.ops.polarmask.polar_iou.default(pred, target, weight, avg_factor, *options)[0]
     return loss
 
@@ -181,6 +186,35 @@ def _sum_dtype(rays: Tensor) -> torch.dtype:
     return torch.promote_types(rays.dtype, torch.float32)
 
 
+def _gradient_ahead(reduction: str, pred: Tensor, *others: Tensor | None) -> bool:
+    """Whether the forward pass makes the gradient too, while the rays are in the cache.
+
+    The backward pass then multiplies it by one number, and must look whether that is 1: a GPU would be waited for, and
+    a compiler cannot know. Half precision would be rounded before a loss scale comes.
+    """
+    return (
+        pred.requires_grad
+        and torch.is_grad_enabled()
+        and pred.is_cpu
+        and pred.dtype in (torch.float32, torch.float64)
+        and reduction != "none"
+        and not any(other is not None and other.requires_grad for other in others)
+        and not torch.compiler.is_compiling()
+    )
+
+
+def _is_plain(tensor: Tensor) -> bool:
+    """Whether it has a value: those of tracers have none, those of vmap have many, and calls come to these first."""
+    return bool(_first_to_be_called(tensor) == _PLAIN)
+
+
+def _first_to_be_called(tensor: Tensor) -> Any:
+    return _torch._C._dispatch_keys(tensor).highestPriorityTypeId()
+
+
+_PLAIN = _first_to_be_called(torch.empty(0))
+
+
 @torch.library.register_fake("polarmask::polar_iou")
 def _fake(
     pred: Tensor,
@@ -191,10 +225,12 @@ def _fake(
     log_pred: bool,
     log: bool,
     reduction: int,
-) -> tuple[Tensor, Tensor, Tensor]:
+    with_gradient: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     rows, dtype = pred.shape[:-1], _sum_dtype(pred)
     value = pred.new_empty(rows if reduction == _REDUCTIONS["none"] else (), dtype=dtype)
-    return value, pred.new_empty((rows.numel(), 2), dtype=torch.float64), pred.new_empty((), dtype=dtype)
+    gradient = torch.empty_like(pred) if with_gradient else pred.new_empty(0)
+    return value, pred.new_empty((rows.numel(), 2), dtype=torch.float64), pred.new_empty((), dtype=dtype), gradient
 
 
 @torch.library.register_fake("polarmask::polar_iou_backward")
@@ -225,10 +261,11 @@ def _fake_centerness(rays: Tensor) -> Tensor:
     return rays.new_empty(rays.shape[0], dtype=_sum_dtype(rays))
 
 
-def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
-    pred, target, weight, avg_factor, power, log_pred, log, reduction = inputs
-    value, sums, divisor = output
-    ctx.mark_non_differentiable(sums, divisor)
+def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor, Tensor]) -> None:
+    pred, target, weight, avg_factor, power, log_pred, log, reduction, with_gradient = inputs
+    value, sums, divisor, gradient = output
+    ctx.mark_non_differentiable(sums, divisor, gradient)
+    ctx.gradient = gradient if with_gradient else None
     weights_divide = reduction == _REDUCTIONS["mean"] and avg_factor is None
     # Read for the weights' gradient alone. A copy: `loss *= 2` changes the value in place.
     mean = value.clone() if weights_divide and weight is not None else divisor
@@ -238,13 +275,18 @@ def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tenso
 
 def _backward(ctx: Any, grad: Tensor | None, *_: None) -> tuple[Tensor | None, ...]:
     if grad is None:
-        return (None,) * 8
-    pred, target, weight, mean, sums, divisor = ctx.saved_tensors
+        return (None,) * 9
     wants = ctx.needs_input_grad[1:4]
+    gradient, ctx.gradient = ctx.gradient, None  # handed over, and perhaps changed: another backward makes its own
+    if gradient is not None and wants == (True, False, False) and _is_plain(grad) and not torch.is_grad_enabled():
+        scale = grad.item()
+        if math.isfinite(scale):  # else absent rows would get NaN
+            return gradient if scale == 1 else gradient.mul_(scale), *[None] * 8
+    pred, target, weight, mean, sums, divisor = ctx.saved_tensors
     grads = torch.ops.polarmask.polar_iou_backward.default(
         grad, pred, target, weight, mean, sums, divisor, *ctx.options, *wants
     )
-    return *(grad if wanted else None for grad, wanted in zip(grads, wants, strict=True)), *[None] * 5
+    return *(grad if wanted else None for grad, wanted in zip(grads, wants, strict=True)), *[None] * 6
 
 
 def _save_backward(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:

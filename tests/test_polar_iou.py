@@ -228,6 +228,43 @@ def test_a_loss_changed_in_place_has_its_gradients(weight):
         assert torch.equal(got, wanted)
 
 
+@pytest.mark.parametrize("scale", [1.0, -0.75, math.inf])
+@pytest.mark.parametrize("options", [o for o in OPTIONS if o["reduction"] != "none"], ids=str)
+def test_a_gradient_made_ahead_is_that_of_the_backward_pass(options, scale, device):
+    """Where only pred wants one, the forward pass makes it."""
+    torch.manual_seed(7)
+    pred, target = rays_like(torch.float32, device)
+    weight = torch.rand(40, device=device)
+    weight[::7] = 0
+    pred[7, 3] = math.nan  # absent
+    pred = (pred.log() if options["log_pred"] else pred).requires_grad_()
+    ahead, later = (polar_iou_loss(pred, t, weight, **options) for t in (target, target.clone().requires_grad_()))
+    assert torch.equal(ahead, later)
+    got, want = (torch.autograd.grad(scale * loss, pred)[0] for loss in (ahead, later))
+    tolerance = 0 if scale == 1 else 3 * torch.finfo(torch.float32).eps  # three products in another order
+    torch.testing.assert_close(got, want, rtol=tolerance, atol=0, equal_nan=True)
+
+
+def test_backward_as_often_as_one_likes(device):
+    pred, target = lengths(600, torch.float32, device).requires_grad_(), lengths(600, torch.float32, device)
+    want = torch.autograd.grad(polar_iou_loss(pred, target), pred)[0]
+    loss = polar_iou_loss(pred, target)
+    for _ in range(3):
+        loss.backward(retain_graph=True)
+        assert torch.equal(pred.grad, want)
+        pred.grad.zero_()  # what the loss gave is not its own any more
+    (first,) = torch.autograd.grad(loss, pred, create_graph=True)
+    assert torch.equal(first, want)
+    assert first.requires_grad
+    loss.backward()
+    with pytest.raises(RuntimeError, match="second time"):
+        loss.backward()
+    loss = polar_iou_loss(pred, target)
+    scales = torch.tensor([1.0, 2.0], device=device)
+    (batch,) = torch.autograd.grad(loss, pred, scales, is_grads_batched=True)
+    torch.testing.assert_close(batch, torch.stack([want, 2 * want]))
+
+
 def test_the_loss_knows_its_name():
     loss = polar_iou_loss(torch.ones(1, 8, requires_grad=True), torch.ones(1, 8))
     assert loss.grad_fn.name() == "polarmask_polar_iouBackward"
@@ -333,7 +370,9 @@ def test_gradients_of_maps(device):
 def test_opcheck_of_maps(device):
     head = torch.rand(2, 36, 2, 3, device=device, requires_grad=True)
     rays, target, weight = head.flatten(2).transpose(1, 2), torch.rand(2, 6, 36, device=device), torch.rand(2, 6)
-    torch.library.opcheck(torch.ops.polarmask.polar_iou, (rays, target, weight.to(device), None, 1, True, True, 1))
+    for with_gradient in (False, True):
+        arguments = (rays, target, weight.to(device), None, 1, True, True, 1, with_gradient)
+        torch.library.opcheck(torch.ops.polarmask.polar_iou, arguments)
 
 
 def test_precision_near_one(device):
@@ -458,7 +497,7 @@ def test_opcheck_of_the_backward_ops(device):
     pred, target = lengths(4, torch.float32, device).requires_grad_(), lengths(4, torch.float32, device)
     weight = torch.rand(4, device=device)
     value, sums, divisor = (
-        out.detach() for out in torch.ops.polarmask.polar_iou(pred, target, weight, None, 1, False, True, 1)
+        out.detach() for out in torch.ops.polarmask.polar_iou(pred, target, weight, None, 1, False, True, 1, False)[:3]
     )
     options = (1, False, True)
     torch.library.opcheck(

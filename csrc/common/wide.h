@@ -3,6 +3,7 @@
 // too: a narrow machine needs several instructions for one of ours.
 #pragma once
 
+#include <limits>
 #include <type_traits>
 
 #include "host_device.h"
@@ -53,11 +54,7 @@ using UnsignedOf = typename detail::Lane<V>::Unsigned;
 // mask ? yes : no, lane by lane; the mask is what a comparison gives.
 template <class Mask, class V>
 PM_HD V select(Mask mask, V yes, V no) {
-  if constexpr (std::is_arithmetic_v<V>) {
-    return mask ? yes : no;
-  } else {
-    return (V)((mask & (Mask)yes) | (~mask & (Mask)no));
-  }
+  return mask ? yes : no;
 }
 
 // The same number in every lane.
@@ -66,13 +63,28 @@ PM_HD constexpr V all(NumberOf<V> number) {
   return V{} + number;
 }
 
+// Without its sign.
+template <class V>
+PM_HD V magnitude_of(V v) {
+  constexpr auto kAllButSign = std::numeric_limits<BitsOf<NumberOf<V>>>::max();
+  return __builtin_bit_cast(V, __builtin_bit_cast(BitsOf<V>, v) & kAllButSign);
+}
+
 #ifndef __CUDACC__
 
-// Halves upon halves: always the same order.
+// The sum of each of kWidth vectors, side by side: adding up a vector alone leaves most lanes idle. Halves upon halves,
+// always in the same order.
 template <class V>
-inline NumberOf<V> sum_of(V v) {
-  const V half = v + __builtin_shufflevector(v, v, 4, 5, 6, 7, 0, 1, 2, 3);
-  return (half[0] + half[2]) + (half[1] + half[3]);
+inline V sums_of(const V (&v)[kWidth]) {
+  V halves[4], pairs[2];
+  for (int i = 0; i < 4; ++i)
+    halves[i] = __builtin_shufflevector(v[i], v[i + 4], 0, 1, 2, 3, 8, 9, 10, 11) +
+                __builtin_shufflevector(v[i], v[i + 4], 4, 5, 6, 7, 12, 13, 14, 15);
+  for (int i = 0; i < 2; ++i)
+    pairs[i] = __builtin_shufflevector(halves[2 * i], halves[2 * i + 1], 0, 1, 8, 9, 4, 5, 12, 13) +
+               __builtin_shufflevector(halves[2 * i], halves[2 * i + 1], 2, 3, 10, 11, 6, 7, 14, 15);
+  return __builtin_shufflevector(pairs[0], pairs[1], 0, 2, 8, 10, 4, 6, 12, 14) +
+         __builtin_shufflevector(pairs[0], pairs[1], 1, 3, 9, 11, 5, 7, 13, 15);
 }
 
 // body(k, which) for the numbers k … k + kWidth − 1 of count ≥ kWidth; `which` masks those that no call had before: the

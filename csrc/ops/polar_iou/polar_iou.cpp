@@ -1,6 +1,7 @@
 #include "polar_iou.h"
 
 #include <algorithm>
+#include <numeric>
 #include <tuple>
 #include <vector>
 
@@ -32,20 +33,24 @@ static_assert(kRowsPerBlock % kWidth == 0);
 
 // The loops over float are compiled for each level; double is for checks, and has the machine's baseline.
 template <class T, class Body>
-void for_blocks(int64_t rows, Body&& body) {
-  parallel_for(0, ceil_div(rows, kRowsPerBlock), 1, [&](int64_t begin, int64_t end) {
-    if constexpr (std::is_same_v<T, float>) {
-      with_isa([&] { body(begin, end); });
-    } else {
-      body(begin, end);
-    }
-  });
+void with_isa_of(Body&& body) {
+  if constexpr (std::is_same_v<T, float>) {
+    with_isa(body);
+  } else {
+    body();
+  }
 }
 
-// body(row) for the rows of blocks [begin, end).
+struct Block {
+  int64_t index, begin, end;  // rows [begin, end)
+};
+
 template <class Body>
-void for_rows(int64_t rows, int64_t begin, int64_t end, Body&& body) {
-  for (int64_t row = begin * kRowsPerBlock; row < std::min(rows, end * kRowsPerBlock); ++row) body(row);
+void for_blocks(int64_t rows, Body&& body) {
+  parallel_for(0, ceil_div(rows, kRowsPerBlock), 1, [&](int64_t first, int64_t last) {
+    for (int64_t index = first; index < last; ++index)
+      body(Block{index, index * kRowsPerBlock, std::min(rows, (index + 1) * kRowsPerBlock)});
+  });
 }
 
 template <class T>
@@ -114,61 +119,58 @@ __attribute__((noinline, cold)) RowSums<double> rare_sums(const PolarIouInput<T>
   return careful_sums<power, log_pred>(in, row);
 }
 
+// The values of a block's rows, and their part of the totals.
 template <class T>
-void polar_iou_cpu(const PolarIouParams<T>& params) {
+void values_of_block(const PolarIouParams<T>& params, Block block) {
   using V = Wide<T>;
-  for_blocks<T>(params.in.rows, [&](int64_t first, int64_t last) {
+  with_isa_of<T>([&] {
     const PolarIouParams<T> p = params;  // which nothing that is written can change
     const PolarIouInput<T>& in = p.in;
     const int64_t num_lanes = std::max<int64_t>(in.num_rays, kWidth);
     with_options(in, [&]<int power, bool log_pred>() {
       constexpr T kNone = log_pred ? -static_cast<T>(INFINITY) : T(0);  // adds nothing
       Reader<T> preds(in.pred, in.num_rays, kNone), targets(in.target, in.num_rays);
-      for (int64_t block = first; block < last; ++block) {
-        const int64_t begin = block * kRowsPerBlock, end = std::min(in.rows, begin + kRowsPerBlock);
-        Totals total{0, 0};
-        for (int64_t row = begin; row < end; row += kWidth) {
-          const int64_t count = std::min<int64_t>(kWidth, end - row);
-          T differences[kWidth] = {}, smallers[kWidth] = {}, values[kWidth];
-          for (int64_t j = 0; j < count; ++j) {
-            if (is_absent(in, row + j)) continue;
-            const T *pred = preds.row(row + j), *target = targets.row(row + j);
-            auto own = no_ray_sums<V>();
-            for_vectors<V>(num_lanes, [&](int64_t k, auto which) {
-              add_ray<power, log_pred>(only(which, load<V>(pred + k), kNone), only(which, load<V>(target + k), 0), own);
-            });
-            differences[j] = sum_of(select(own.lowest < 0, all<V>(NAN), own.sums.difference));  // NaN: not plain
-            smallers[j] = sum_of(own.sums.smaller);
-          }
-          store(values, value_of(RowSums<V>{load<V>(differences), load<V>(smallers)}, in.log));
-          for (int64_t j = 0; j < count; ++j) {
-            const RowSums<T> own{differences[j], smallers[j]};
-            RowSums<double> kept{own.difference, own.smaller};
-            T value = values[j];
-            if (!is_plain(own) && !is_absent(in, row + j)) {
-              kept = rare_sums<power, log_pred>(params.in, row + j);
-              value = kept_value<T>(kept, in.log);
-            }
-            total = total + finish_row(p, row + j, kept, value);
-          }
+      Totals total{0, 0};
+      for (int64_t row = block.begin; row < block.end; row += kWidth) {
+        const int64_t count = std::min<int64_t>(kWidth, block.end - row);
+        V difference[kWidth] = {}, smaller[kWidth] = {};
+        for (int64_t j = 0; j < count; ++j) {
+          if (is_absent(in, row + j)) continue;
+          const T *pred = preds.row(row + j), *target = targets.row(row + j);
+          auto own = no_ray_sums<V>();
+          for_vectors<V>(num_lanes, [&](int64_t k, auto which) {
+            add_ray<power, log_pred>(only(which, load<V>(pred + k), kNone), only(which, load<V>(target + k), 0), own);
+          });
+          difference[j] = select(own.lowest < 0, all<V>(NAN), own.sums.difference);  // NaN: not plain
+          smaller[j] = own.sums.smaller;
         }
-        p.parts[block] = total;
+        const RowSums<V> sums{sums_of(difference), sums_of(smaller)};
+        const V values = value_of(sums, in.log);
+        for (int64_t j = 0; j < count; ++j) {
+          const RowSums<T> own{sums.difference[j], sums.smaller[j]};
+          RowSums<double> kept{own.difference, own.smaller};
+          T value = values[j];
+          if (!is_plain(own) && !is_absent(in, row + j)) {
+            kept = rare_sums<power, log_pred>(params.in, row + j);
+            value = kept_value<T>(kept, in.log);
+          }
+          total = total + finish_row(p, row + j, kept, value);
+        }
       }
+      p.parts[block.index] = total;
     });
   });
-  Totals total{0, 0};
-  for (int64_t part = 0; part < params.num_parts; ++part) total = total + params.parts[part];
-  finish(params, total);
 }
 
 template <int power, bool log_pred, class T>
 __attribute__((noinline, cold)) void rare_gradients(const PolarIouBackwardParams<T>& p, int64_t row, T* to_pred,
                                                     T* to_target) {
-  const auto from = row_gradient<double>(p, row);
+  const auto from = row_gradient(p.sums[row], row_scale<double>(p, row), p.in.log);
   const auto pred = row_of(p.in.pred, row), target = row_of(p.in.target, row);
   for (int64_t k = 0; k < p.in.num_rays; ++k) {
     double a, b;
-    ray_gradients<power, log_pred, double>(from, pred[k], target[k], a, b);
+    ray_gradients<double>(from, power_of<power, log_pred, double>(pred[k]), power_of<power, false, double>(target[k]),
+                          a, b);
     if (p.grad_pred.data) to_pred[k] = static_cast<T>(a);
     if (p.grad_target.data) to_target[k] = static_cast<T>(b);
   }
@@ -179,41 +181,85 @@ __attribute__((noinline)) T own_weight_gradient(const PolarIouBackwardParams<T>&
   return weight_gradient(p, row);
 }
 
+// The gradients of a block's rows.
 template <class T>
-void polar_iou_backward_cpu(const PolarIouBackwardParams<T>& params) {
+void gradients_of_block(const PolarIouBackwardParams<T>& params, Block block) {
   using V = Wide<T>;
-  for_blocks<T>(params.in.rows, [&](int64_t first, int64_t last) {
+  with_isa_of<T>([&] {
     const PolarIouBackwardParams<T> p = params;  // which nothing that is written can change
     const int64_t num_rays = p.in.num_rays, num_lanes = std::max<int64_t>(num_rays, kWidth);
     with_options(p.in, [&]<int power, bool log_pred>() {
       Reader<T> preds(p.in.pred, num_rays), targets(p.in.target, num_rays);
       Writer<T> to_preds(p.grad_pred, num_rays), to_targets(p.grad_target, num_rays);
-      for_rows(p.in.rows, first, last, [&](int64_t row) {
-        const bool present = has_gradient(p, row);
-        if (p.grad_weight) p.grad_weight[row] = present ? own_weight_gradient(params, row) : T(0);
-        if (!present) {
-          to_preds.zeros(row);
-          to_targets.zeros(row);
-          return;
+      for (int64_t begin = block.begin; begin < block.end; begin += kWidth) {
+        const int64_t count = std::min<int64_t>(kWidth, block.end - begin);
+        T difference[kWidth] = {}, smaller[kWidth] = {}, scale[kWidth] = {};
+        for (int64_t j = 0; j < count; ++j) {
+          const auto own = rounded<T>(p.sums[begin + j]);
+          difference[j] = own.difference, smaller[j] = own.smaller, scale[j] = row_scale<T>(p, begin + j);
         }
-        T *const to_pred = to_preds.row(row), *const to_target = to_targets.row(row);
-        if (is_plain(p.sums[row])) {
-          const auto from = row_gradient<T>(p, row);
-          const T *pred = preds.row(row), *target = targets.row(row);
-          for_vectors<V>(num_lanes, [&](int64_t k, auto) {
-            V a, b;
-            ray_gradients<power, log_pred>(from, load<V>(pred + k), load<V>(target + k), a, b);
-            if (to_preds.wanted()) store(to_pred + k, a);
-            if (to_targets.wanted()) store(to_target + k, b);
-          });
-        } else {
-          rare_gradients<power, log_pred>(params, row, to_pred, to_target);
+        const RowSums<V> sums{load<V>(difference), load<V>(smaller)};
+        const RowGradient<V> from = row_gradient(sums, load<V>(scale), p.in.log);
+        for (int64_t j = 0; j < count; ++j) {
+          const int64_t row = begin + j;
+          const bool present = has_gradient(p, row);
+          if (p.grad_weight) p.grad_weight[row] = present ? own_weight_gradient(params, row) : T(0);
+          if (!present) {
+            to_preds.zeros(row);
+            to_targets.zeros(row);
+            continue;
+          }
+          T *const to_pred = to_preds.row(row), *const to_target = to_targets.row(row);
+          if (is_plain(p.sums[row])) {
+            const RowGradient<T> own{from.to_larger[j], from.to_smaller[j], from.to_equal[j]};
+            const T *pred = preds.row(row), *target = targets.row(row);
+            for_vectors<V>(num_lanes, [&](int64_t k, auto) {
+              V a, b;
+              ray_gradients(own, plain_power_of<power, log_pred>(load<V>(pred + k)),
+                            plain_power_of<power, false>(load<V>(target + k)), a, b);
+              if (to_preds.wanted()) store(to_pred + k, a);
+              if (to_targets.wanted()) store(to_target + k, b);
+            });
+          } else {
+            rare_gradients<power, log_pred>(params, row, to_pred, to_target);
+          }
+          to_preds.done(row);
+          to_targets.done(row);
         }
-        to_preds.done(row);
-        to_targets.done(row);
-      });
+      }
     });
   });
+}
+
+template <class T>
+void polar_iou_backward_cpu(const PolarIouBackwardParams<T>& params) {
+  for_blocks(params.in.rows, [&](Block block) { gradients_of_block(params, block); });
+}
+
+// Σ weight, in lanes: the sum of a million numbers one after the other takes a millisecond.
+template <class T>
+double total_weight(const PolarIouInput<T>& in) {
+  if (!in.weight) return static_cast<double>(in.rows);
+  double sums[kWidth] = {};
+  with_isa_of<T>([&] {
+    for (int64_t row = 0; row < in.rows; row += kWidth)
+      for (int64_t j = 0; j < std::min<int64_t>(kWidth, in.rows - row); ++j) sums[j] += in.weight[row + j];
+  });
+  return std::accumulate(sums, sums + kWidth, 0.0);
+}
+
+// With `gradient`, that of the reduced value too: a block's rays are then in the cache.
+template <class T>
+void polar_iou_cpu(const PolarIouParams<T>& params, const PolarIouBackwardParams<T>* gradient) {
+  const double weight = total_weight(params.in);
+  *params.divisor = static_cast<T>(divisor_of(params, weight));
+  for_blocks(params.in.rows, [&](Block block) {
+    values_of_block(params, block);
+    if (gradient) gradients_of_block(*gradient, block);
+  });
+  double value = 0;
+  for (int64_t part = 0; part < params.num_parts; ++part) value += params.parts[part].value;
+  finish(params, {value, weight});
 }
 
 // In double: what is rarely called needs neither lanes nor a second path for rows that are not plain.
@@ -248,12 +294,14 @@ void polar_iou_double_backward_cpu(const PolarIouDoubleBackwardParams<T>& p) {
 
 template <class T>
 void polar_centerness_cpu(const PolarCenternessParams<T>& p) {
-  for_blocks<T>(p.rows, [&](int64_t first, int64_t last) {
-    for_rows(p.rows, first, last, [&](int64_t row) {
-      const auto rays = row_of(p.rays, row);
-      Extent<T> extent = no_rays<T>();
-      for (int64_t k = 0; k < p.num_rays; ++k) extent = add_ray(extent, rays[k]);
-      p.centerness[row] = centerness_of(extent);
+  for_blocks(p.rows, [&](Block block) {
+    with_isa_of<T>([&] {
+      for (int64_t row = block.begin; row < block.end; ++row) {
+        const auto rays = row_of(p.rays, row);
+        Extent<T> extent = no_rays<T>();
+        for (int64_t k = 0; k < p.num_rays; ++k) extent = add_ray(extent, rays[k]);
+        p.centerness[row] = centerness_of(extent);
+      }
     });
   });
 }
@@ -325,12 +373,21 @@ PolarIouInput<T> input_of(const Tensor& pred, const Tensor& target, const std::o
   };
 }
 
-using Result3 = std::tuple<Tensor, Tensor, Tensor>;
+// Fresh memory for a gradient, in the layout of what it is the gradient of.
+Tensor gradient_of(const Tensor& rays, bool wanted = true) {
+  if (!wanted) return allocate(rays, {0});
+  Tensor gradient = torch::stable::empty_like(rays);
+  prefer_huge_pages(gradient);
+  return gradient;
+}
 
-// -> value (N,), (B, N) or (), sums (B · N, 2), divisor ()
-Result3 polar_iou(const Tensor& pred_in, const Tensor& target_in, const std::optional<Tensor>& weight_in,
-                  const std::optional<Tensor>& avg_factor, int64_t power, bool log_pred, bool log,
-                  int64_t reduction_in) {
+using Result3 = std::tuple<Tensor, Tensor, Tensor>;
+using Result4 = std::tuple<Tensor, Tensor, Tensor, Tensor>;
+
+// -> value (N,), (B, N) or (), sums (B · N, 2), divisor (), gradient of a reduced value by pred or empty
+Result4 polar_iou(const Tensor& pred_in, const Tensor& target_in, const std::optional<Tensor>& weight_in,
+                  const std::optional<Tensor>& avg_factor, int64_t power, bool log_pred, bool log, int64_t reduction_in,
+                  bool with_gradient) {
   const char* op = log ? "polar_iou_loss" : "polar_iou";
   check_rays(op, pred_in, target_in, weight_in);
   const Tensor pred = widened(pred_in), target = widened(target_in);
@@ -343,6 +400,7 @@ Result3 polar_iou(const Tensor& pred_in, const Tensor& target_in, const std::opt
   Tensor value = allocate(pred, shape, dtype);
   Tensor sums = allocate(pred, {rows, 2}, ScalarType::Double);
   Tensor divisor = allocate(pred, {}, dtype);
+  Tensor gradient = gradient_of(pred, with_gradient);
   const int64_t num_parts = by_kernels(pred) ? std::clamp(ceil_div(rows, kRowsPerPart), int64_t{1}, kMaxParts)
                                              : ceil_div(rows, kRowsPerBlock);
   const Tensor parts = allocate(pred, {num_parts, 2}, ScalarType::Double);
@@ -357,20 +415,25 @@ Result3 polar_iou(const Tensor& pred_in, const Tensor& target_in, const std::opt
         .parts = mutable_data_of<Totals>(parts),
         .num_parts = num_parts,
     };
+    const PolarIouBackwardParams<T> ahead{
+        .in = params.in,
+        .sums = params.sums,
+        .grad = nullptr,
+        .reduced = true,
+        .divisor = params.divisor,
+        .mean = nullptr,
+        .grad_pred = with_gradient ? rays_of<T>(gradient) : no_rays_given<T>(),
+        .grad_target = no_rays_given<T>(),
+        .grad_weight = nullptr,
+    };
     const auto cpu = [&] {
-      if constexpr (kHasLoops<T>) polar_iou_cpu(params);
+      if constexpr (kHasLoops<T>) polar_iou_cpu(params, with_gradient ? &ahead : nullptr);
     };
     run_on(op, pred, cpu, [&](auto stream) { return launch_polar_iou(params, stream); });
+    if (with_gradient && by_kernels(pred))
+      run_kernels(op, pred, [&](auto stream) { return launch_polar_iou_backward(ahead, stream); });
   });
-  return {value, sums, divisor};
-}
-
-// Fresh memory for a gradient, in the layout of what it is the gradient of.
-Tensor gradient_of(const Tensor& rays, bool wanted = true) {
-  if (!wanted) return allocate(rays, {0});
-  Tensor gradient = torch::stable::empty_like(rays);
-  prefer_huge_pages(gradient);
-  return gradient;
+  return {value, sums, divisor, as_given(gradient, pred_in)};
 }
 
 // -> gradients of pred, target and weight, of their shapes; those not wanted are empty
@@ -467,8 +530,7 @@ STABLE_TORCH_LIBRARY_FRAGMENT(polarmask, m) {
   m.set_python_module("polarmask_ops.polar_iou");
   m.def(
       "polar_iou(Tensor pred, Tensor target, Tensor? weight, Tensor? avg_factor, int power, bool log_pred, bool log, "
-      "int "
-      "reduction) -> (Tensor value, Tensor sums, Tensor divisor)");
+      "int reduction, bool with_gradient) -> (Tensor value, Tensor sums, Tensor divisor, Tensor gradient)");
   m.def(
       "polar_iou_backward(Tensor grad, Tensor pred, Tensor target, Tensor? weight, Tensor value, Tensor sums, Tensor "
       "divisor, bool weights_divide, int power, bool log_pred, bool log, int reduction, bool wants_pred, bool "

@@ -101,7 +101,7 @@ template <class T>
 struct PolarIouBackwardParams {
   PolarIouInput<T> in;
   const RowSums<double>* sums;  // [N]
-  const SumOf<T>* grad;         // [N] without a reduction, else []
+  const SumOf<T>* grad;         // [N] without a reduction, else []; null: 1
   bool reduced;
   const SumOf<T>* divisor;  // []
   const SumOf<T>* mean;     // [] the value, where it moves with the weights that it is divided by; else null
@@ -172,6 +172,14 @@ PM_HD Power<V> power_of(V given) {
   }
 }
 
+// The same of a ray of a plain row, which has no negative length.
+template <int power, bool is_log, class V>
+PM_HD Power<V> plain_power_of(V given) {
+  if constexpr (is_log) return power_of<power, true>(given);
+  if constexpr (power == 1) return {given, all<V>(1), V{}};
+  return {given * given, 2 * given, all<V>(2)};
+}
+
 // The sums of a row, and the lowest of the lengths that were given.
 template <class V>
 struct RaySums {
@@ -192,8 +200,7 @@ PM_HD void add_ray(V pred, V target, RaySums<V>& row) {
   const V lower = select(u < v, u, v);
   row.lowest = select(lower < row.lowest, lower, row.lowest);
   if constexpr (power == 2) u = u * u, v = v * v;
-  const V difference = u - v;
-  row.sums.difference += select(difference < 0, -difference, difference);
+  row.sums.difference += magnitude_of(u - v);
   row.sums.smaller += power == 1 ? lower : lower * lower;
 }
 
@@ -240,22 +247,19 @@ struct Derivatives {
   T larger_larger, larger_smaller, smaller_smaller;  // second derivatives
 };
 
-template <class T>
-PM_HD Derivatives<T> derivatives_of(RowSums<T> sums, bool log) {
-  const T floor = static_cast<T>(kPolarIouFloor);
-  const T m = sums.smaller;
+template <class V>
+PM_HD Derivatives<V> derivatives_of(RowSums<V> sums, bool log) {
+  const V zero{}, floor = all<V>(static_cast<NumberOf<V>>(kPolarIouFloor));
+  const V m = sums.smaller;
   if (log) {
-    if (m < floor) {  // log1p((M − m) / floor)
-      const T d = 1 / (floor + sums.difference);
-      return {d, -d, -d * d, d * d, -d * d};
-    }
-    const T larger = 1 / (m + sums.difference), smaller = 1 / m;
-    return {larger, -smaller, -larger * larger, 0, smaller * smaller};
+    const auto floored = m < floor;  // log1p((M − m) / floor)
+    const V d = 1 / (select(floored, floor, m) + sums.difference);
+    const V smaller = select(floored, d, 1 / m);
+    return {d, -smaller, -d * d, select(floored, d * d, zero), select(floored, -d * d, smaller * smaller)};
   }
-  const T M = m + sums.difference;
-  if (!(M > 0)) return {0, 0, 0, 0, 0};
-  const T d = 1 / M;
-  return {-m * d * d, d, 2 * m * d * d * d, -d * d, 0};
+  const V M = m + sums.difference;
+  const V d = select(M > 0, 1 / M, zero);
+  return {-m * d * d, d, 2 * m * d * d * d, -d * d, zero};
 }
 
 template <class T>
@@ -281,9 +285,14 @@ PM_HD Totals finish_row(const PolarIouParams<T>& p, int64_t row, RowSums<double>
 }
 
 template <class T>
+PM_HD double divisor_of(const PolarIouParams<T>& p, double total_weight) {
+  if (p.reduction != Reduction::kMean) return 1;
+  return p.avg_factor ? static_cast<double>(*p.avg_factor) : total_weight;
+}
+
+template <class T>
 PM_HD void finish(const PolarIouParams<T>& p, Totals total) {
-  double by = 1;
-  if (p.reduction == Reduction::kMean) by = p.avg_factor ? static_cast<double>(*p.avg_factor) : total.weight;
+  const double by = divisor_of(p, total.weight);
   *p.divisor = static_cast<SumOf<T>>(by);
   if (p.reduction != Reduction::kNone) *p.value = by <= 0 ? SumOf<T>(0) : static_cast<SumOf<T>>(total.value / by);
 }
@@ -308,13 +317,19 @@ struct RowGradient {
   V to_larger, to_smaller, to_equal;
 };
 
-// V: float or double; rows that are not plain need double.
+// What the derivatives of a row are multiplied by.
 template <class V, class T>
-PM_HD RowGradient<V> row_gradient(const PolarIouBackwardParams<T>& p, int64_t row) {
-  const Derivatives<V> f = derivatives_of(rounded<V>(p.sums[row]), p.in.log);
-  V scale = static_cast<V>(p.grad[p.reduced ? 0 : row]) / static_cast<V>(*p.divisor);
-  if (p.in.weight) scale *= p.in.weight[row];
-  return {scale * f.larger, scale * f.smaller, scale * (V(0.5) * (f.larger + f.smaller))};
+PM_HD V row_scale(const PolarIouBackwardParams<T>& p, int64_t row) {
+  const V grad = p.grad ? static_cast<V>(p.grad[p.reduced ? 0 : row]) : V(1);
+  const V scale = grad / static_cast<V>(*p.divisor);
+  return p.in.weight ? scale * static_cast<V>(p.in.weight[row]) : scale;
+}
+
+// In float or double; rows that are not plain need double.
+template <class V>
+PM_HD RowGradient<V> row_gradient(RowSums<V> sums, V scale, bool log) {
+  const Derivatives<V> f = derivatives_of(sums, log);
+  return {scale * f.larger, scale * f.smaller, scale * (NumberOf<V>(0.5) * (f.larger + f.smaller))};
 }
 
 // The gradient of the row's weight.
@@ -326,9 +341,8 @@ PM_HD SumOf<T> weight_gradient(const PolarIouBackwardParams<T>& p, int64_t row) 
 }
 
 // Gradients of one ray with respect to pred and target.
-template <int power, bool log_pred, class V>
-PM_HD void ray_gradients(const RowGradient<NumberOf<V>>& from, V pred, V target, V& grad_pred, V& grad_target) {
-  const Power<V> p = power_of<power, log_pred>(pred), t = power_of<power, false>(target);
+template <class V>
+PM_HD void ray_gradients(const RowGradient<NumberOf<V>>& from, Power<V> p, Power<V> t, V& grad_pred, V& grad_target) {
   const V to_larger = all<V>(from.to_larger), to_smaller = all<V>(from.to_smaller), to_equal = all<V>(from.to_equal);
   const auto more = p.value > t.value, less = p.value < t.value;
   grad_pred = select(more, to_larger, select(less, to_smaller, to_equal)) * p.first;

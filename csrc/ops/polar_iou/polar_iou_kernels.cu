@@ -195,7 +195,7 @@ __global__ void __launch_bounds__(kThreads, kBackwardBlocks) polar_iou_backward_
       return;
     }
     in_type_of<Sum>(p.sums[row], [&]<class V>(V) {
-      const auto from = row_gradient<V>(p, row);
+      const auto from = row_gradient(rounded<V>(p.sums[row]), row_scale<V>(p, row), p.in.log);
       with_options(p.in, [&]<int power, bool log_pred>() {
         for_quads(num_rays, [&](int64_t k) {
           Sum a[kRays], b[kRays], to_pred[kRays], to_target[kRays];
@@ -204,7 +204,8 @@ __global__ void __launch_bounds__(kThreads, kBackwardBlocks) polar_iou_backward_
 #pragma unroll
           for (int j = 0; j < kRays; ++j) {
             V by_pred, by_target;
-            ray_gradients<power, log_pred, V>(from, a[j], b[j], by_pred, by_target);
+            ray_gradients<V>(from, power_of<power, log_pred, V>(a[j]), power_of<power, false, V>(b[j]), by_pred,
+                             by_target);
             to_pred[j] = static_cast<Sum>(by_pred);
             to_target[j] = static_cast<Sum>(by_target);
           }
