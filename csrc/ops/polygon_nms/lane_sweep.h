@@ -92,26 +92,26 @@ class LaneSweep {
   static double length_of(Vec2<double> v) { return absolute(v.x) + absolute(v.y); }
 
   template <class V>
-  [[gnu::always_inline]] static V magnitude(V v) {
+  [[gnu::always_inline]] static V magnitude(const V& v) {
     using Bits = Lanes<int64_t, sizeof v>;
     return (V)((Bits)v & INT64_MAX);
   }
   template <class V>
-  [[gnu::always_inline]] static V max_lanes(V a, V b) {
+  [[gnu::always_inline]] static V max_lanes(const V& a, const V& b) {
     return a < b ? b : a;
   }
   template <class V>
-  [[gnu::always_inline]] static V min_lanes(V a, V b) {
+  [[gnu::always_inline]] static V min_lanes(const V& a, const V& b) {
     return b < a ? b : a;
   }
   template <class V>
-  [[gnu::always_inline]] static auto largest(V v) {
-    if constexpr (sizeof v / sizeof v[0] == 4) v = max_lanes(v, __builtin_shufflevector(v, v, 2, 3, 0, 1));
+  [[gnu::always_inline]] static auto largest(const V& v) {
+    if constexpr (sizeof v / sizeof v[0] == 4) return max_of(max_of(v[0], v[1]), max_of(v[2], v[3]));
     return max_of(v[0], v[1]);
   }
   template <class V>
-  [[gnu::always_inline]] static auto sum(V v) {
-    if constexpr (sizeof v / sizeof v[0] == 4) v += __builtin_shufflevector(v, v, 2, 3, 0, 1);
+  [[gnu::always_inline]] static auto sum(const V& v) {
+    if constexpr (sizeof v / sizeof v[0] == 4) return (v[0] + v[1]) + (v[2] + v[3]);
     return v[0] + v[1];
   }
 
