@@ -246,7 +246,8 @@ def main(args: Sequence[str] | None = None) -> None:
     detector.model.postprocess = postprocess._replace(max_detections=most)
     data = build_data(config.data, "test", config.seed)
     asked = replace(detector, config=config)
-    device = torch.device(parsed.device or processes().device)
+    own = processes().device  # which becomes what `cuda` means, in each process its own
+    device = torch.device(parsed.device or own)
     detector.model.to(device)
     with mixed("evaluate", parsed.precision, device):
         if parsed.choose_thresholds:

@@ -100,7 +100,7 @@ def write_labels(path: Path, polygons: Tensor, size: tuple[int, int]) -> None:
         Height and width.
     """
     height, width = size
-    polygons = polygons.double()  # so that moving them changes no coordinate
+    polygons = polygons.cpu().double()  # so that moving them changes no coordinate
     low, high = polygons[..., 1].amin(1), polygons[..., 1].amax(1)
 
     def strips() -> Iterator[bytes]:

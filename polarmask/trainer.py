@@ -356,7 +356,7 @@ class _Run:
 
 def check_tracker(tracker: str) -> None:
     """Raises a ValueError where there is no such tracker: Accelerate leaves out one that is not installed."""
-    here = [str(each) for each in get_available_trackers()]
+    here = ["all", *(str(each) for each in get_available_trackers())]
     if tracker not in here:
         known = ", ".join(LoggerType.list())
         raise ValueError(

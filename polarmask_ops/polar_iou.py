@@ -11,7 +11,6 @@ from torch import Tensor
 from . import _arguments, _autograd, _vmap
 from ._extension import _C
 
-_torch: Any = torch  # what torch.library itself is written with has no types
 _REDUCTIONS = {"none": 0, "mean": 1, "sum": 2}
 
 
@@ -105,7 +104,7 @@ def polar_iou_loss(
     (float64: 1e150) and logarithms of any size included; those above 300 count as 300.
 
     On the CPU the forward pass of a reduced loss makes the gradient too, and holds it for the backward pass, where only
-    ``pred`` requires one and no compiler is at work.
+    ``pred`` requires one and no compiler is at work; it is that of the values that ``pred`` had then.
 
     As for every custom op of torch, ``torch.func.grad`` raises and ``torch.func.jvp`` is silently zero; double backward
     works in eager mode only.
@@ -204,15 +203,13 @@ def _gradient_ahead(reduction: str, pred: Tensor, *others: Tensor | None) -> boo
 
 
 def _is_plain(tensor: Tensor) -> bool:
-    """Whether it has a value: those of tracers have none, those of vmap have many, and calls come to these first."""
-    return bool(_first_to_be_called(tensor) == _PLAIN)
-
-
-def _first_to_be_called(tensor: Tensor) -> Any:
-    return _torch._C._dispatch_keys(tensor).highestPriorityTypeId()
-
-
-_PLAIN = _first_to_be_called(torch.empty(0))
+    """Whether it has a value that may be read: those of vmap have many, and what traces calls must not see one."""
+    calls_first: Any = torch._C._dispatch_keys(tensor).highestPriorityTypeId()
+    return (
+        bool(calls_first == torch._C.DispatchKey.AutogradCPU)
+        and torch._C._len_torch_dispatch_stack() == 0
+        and not torch.compiler.is_compiling()
+    )
 
 
 @torch.library.register_fake("polarmask::polar_iou")
@@ -265,7 +262,7 @@ def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tenso
     pred, target, weight, avg_factor, power, log_pred, log, reduction, with_gradient = inputs
     value, sums, divisor, gradient = output
     ctx.mark_non_differentiable(sums, divisor, gradient)
-    ctx.gradient = gradient if with_gradient else None
+    ctx.is_ahead, ctx.gradient = with_gradient, gradient
     weights_divide = reduction == _REDUCTIONS["mean"] and avg_factor is None
     # Read for the weights' gradient alone. A copy: `loss *= 2` changes the value in place.
     mean = value.clone() if weights_divide and weight is not None else divisor
@@ -277,16 +274,23 @@ def _backward(ctx: Any, grad: Tensor | None, *_: None) -> tuple[Tensor | None, .
     if grad is None:
         return (None,) * 9
     wants = ctx.needs_input_grad[1:4]
-    gradient, ctx.gradient = ctx.gradient, None  # handed over, and perhaps changed: another backward makes its own
-    if gradient is not None and wants == (True, False, False) and _is_plain(grad) and not torch.is_grad_enabled():
+    if ctx.is_ahead and wants == (True, False, False) and not torch.is_grad_enabled() and _is_plain(grad):
         scale = grad.item()
         if math.isfinite(scale):  # else absent rows would get NaN
-            return gradient if scale == 1 else gradient.mul_(scale), *[None] * 8
+            gradient, ctx.gradient = ctx.gradient, None  # handed over, and the caller's to change
+            if gradient is None:  # a second time, by the same roundings
+                gradient = _gradients(ctx, torch.ones_like(grad), wants)[0]
+            return gradient if scale == 1 else gradient * scale, *[None] * 8
+    grads = _gradients(ctx, grad, wants)
+    return *(grad if wanted else None for grad, wanted in zip(grads, wants, strict=True)), *[None] * 6
+
+
+def _gradients(ctx: Any, grad: Tensor, wants: tuple[bool, ...]) -> tuple[Tensor, Tensor, Tensor]:
     pred, target, weight, mean, sums, divisor = ctx.saved_tensors
-    grads = torch.ops.polarmask.polar_iou_backward.default(
+    grads: tuple[Tensor, Tensor, Tensor] = torch.ops.polarmask.polar_iou_backward.default(
         grad, pred, target, weight, mean, sums, divisor, *ctx.options, *wants
     )
-    return *(grad if wanted else None for grad, wanted in zip(grads, wants, strict=True)), *[None] * 6
+    return grads
 
 
 def _save_backward(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:

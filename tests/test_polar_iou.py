@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from op_tester import KERNELS, Bad, OpTester, by_cpu_and_kernels
 from reference import polar_iou as reference
+from torch.fx.experimental.proxy_tensor import make_fx
 
 from polarmask_ops import polar_centerness, polar_iou, polar_iou_loss
 
@@ -217,6 +218,20 @@ def test_shapes_that_do_not_exist_have_no_gradient(value, power, device):
     assert (pred.grad[[0, 2]] != 0).all()
 
 
+@pytest.mark.parametrize("power", [1, 2])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_negative_lengths_count_as_0_in_gradients_too(dtype, power, device):
+    torch.manual_seed(3)
+    given = [lengths(20, dtype, device) - 10 for _ in range(2)]
+    assert all((rays < 0).any() for rays in given)
+    leaves = [rays.clone().requires_grad_() for rays in given]
+    got = torch.autograd.grad(polar_iou(*leaves, power=power).sum(), leaves)
+    want = torch.autograd.grad(polar_iou(*(rays.clamp(min=0) for rays in leaves), power=power).sum(), leaves)
+    for mine, wanted, rays in zip(got, want, given, strict=True):
+        assert (mine[rays < 0] == 0).all()
+        torch.testing.assert_close(mine, wanted)
+
+
 @pytest.mark.parametrize("weight", [None, torch.tensor([1.0, 2.0, 0.5])])
 def test_a_loss_changed_in_place_has_its_gradients(weight):
     pred, target = torch.rand(3, 8) + 1, torch.rand(3, 8) + 1
@@ -256,6 +271,9 @@ def test_backward_as_often_as_one_likes(device):
     (first,) = torch.autograd.grad(loss, pred, create_graph=True)
     assert torch.equal(first, want)
     assert first.requires_grad
+    again = polar_iou_loss(pred, target)
+    thirds = [torch.autograd.grad(0.3 * again, pred, retain_graph=True)[0] for _ in range(2)]
+    assert torch.equal(*thirds)
     loss.backward()
     with pytest.raises(RuntimeError, match="second time"):
         loss.backward()
@@ -263,6 +281,18 @@ def test_backward_as_often_as_one_likes(device):
     scales = torch.tensor([1.0, 2.0], device=device)
     (batch,) = torch.autograd.grad(loss, pred, scales, is_grads_batched=True)
     torch.testing.assert_close(batch, torch.stack([want, 2 * want]))
+
+
+@pytest.mark.parametrize("mode", ["real", "fake", "symbolic"])
+def test_a_step_is_traced(mode):
+    pred, target = lengths(5, torch.float32, "cpu"), lengths(5, torch.float32, "cpu")
+
+    def step(pred, target):
+        leaf = pred.detach().requires_grad_()
+        return torch.autograd.grad(2 * polar_iou_loss(leaf, target), leaf)[0]
+
+    traced = make_fx(step, tracing_mode=mode)(pred, target)
+    torch.testing.assert_close(traced(2 * pred, target), step(2 * pred, target))
 
 
 def test_the_loss_knows_its_name():

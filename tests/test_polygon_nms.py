@@ -281,6 +281,17 @@ def test_any_rings_are_kept_by_their_exact_overlap(data):
     assert polygon_nms(polygons, torch.arange(5.0).flip(0), threshold).tolist() == want
 
 
+@pytest.mark.parametrize("num_vertices", [3000, 9000])
+def test_polygons_of_many_vertices(num_vertices):
+    angles = torch.arange(num_vertices) * (2 * math.pi / num_vertices)
+    circle = 50 * torch.stack([angles.cos(), angles.sin()], 1)
+    polygons = torch.stack([circle, circle + 1, circle + torch.tensor([60.0, 0])])
+    ious = polygon_iou(polygons, polygons)
+    scores = torch.tensor([0.9, 0.8, 0.7])
+    for threshold, want in ((0.5, [0, 2]), (float(ious[0, 1]) + 1e-3, [0, 1, 2])):
+        assert polygon_nms(polygons, scores, threshold).tolist() == want
+
+
 def test_max_output_pads_and_cuts(generator):
     centers, rays = random_stars(generator, 300, 36, 100)
     scores = torch.rand(300, generator=generator)

@@ -86,9 +86,7 @@ class Coco(Files):
             path = self.path(index)
             why = ""
             if stated == size[::-1] and is_turned(path):
-                why = (
-                    ", as the image is without its EXIF orientation: annotate what is shown, or remove the orientation"
-                )
+                why = ", as the image is without its orientation tag: annotate what is shown, or remove the tag"
             raise DataError(f"{path}: expected height and width {size} in {self.file}, got {stated}{why}")
         found = Instances(size)
         for entry in self.annotations(index):

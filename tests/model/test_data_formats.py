@@ -254,7 +254,7 @@ def test_annotations_of_what_is_not_upright_are_named(tmp_path):
     made_sets.write_coco(tmp_path / "set", [{"segmentation": [made_sets.SQUARE]}], (40, 60))
     Image.new("RGB", (60, 40)).save(tmp_path / "set" / "image.png", exif=exif)
     with pytest.raises(
-        DataError, match=r"image\.png: expected height and width \(60, 40\).*without its EXIF orientation"
+        DataError, match=r"image\.png: expected height and width \(60, 40\).*without its orientation tag"
     ):
         open_data(file)[0]
 

@@ -213,13 +213,19 @@ void gradients_of_block(const PolarIouBackwardParams<T>& params, Block block) {
           if (is_plain(p.sums[row])) {
             const RowGradient<T> own{from.to_larger[j], from.to_smaller[j], from.to_equal[j]};
             const T *pred = preds.row(row), *target = targets.row(row);
-            for_vectors<V>(num_lanes, [&](int64_t k, auto) {
-              V a, b;
-              ray_gradients(own, plain_power_of<power, log_pred>(load<V>(pred + k)),
-                            plain_power_of<power, false>(load<V>(target + k)), a, b);
-              if (to_preds.wanted()) store(to_pred + k, a);
-              if (to_targets.wanted()) store(to_target + k, b);
-            });
+            const auto rays = [&]<bool is_negative_possible>() {
+              for_vectors<V>(num_lanes, [&](int64_t k, auto) {
+                V a, b;
+                ray_gradients(own, power_of<power, log_pred, V, is_negative_possible>(load<V>(pred + k)),
+                              power_of<power, false, V, is_negative_possible>(load<V>(target + k)), a, b);
+                if (to_preds.wanted()) store(to_pred + k, a);
+                if (to_targets.wanted()) store(to_target + k, b);
+              });
+            };
+            if (p.in.log)  // a loss with a negative length is NaN, and its row not plain
+              rays.template operator()<false>();
+            else
+              rays.template operator()<true>();
           } else {
             rare_gradients<power, log_pred>(params, row, to_pred, to_target);
           }

@@ -149,13 +149,14 @@ PM_HD bool is_absent(const PolarIouInput<T>& in, int64_t row) {
   return in.weight && in.weight[row] == 0;
 }
 
-// A ray length and its power, with the derivatives of the power by what the caller gave (a length or its logarithm).
+// A ray length and its power, with the derivatives of the power by what the caller gave: a length, of which negative
+// ones count as 0, or its logarithm.
 template <class V>
 struct Power {
   V value, first, second;
 };
 
-template <int power, bool is_log, class V>
+template <int power, bool is_log, class V, bool is_negative_possible = true>
 PM_HD Power<V> power_of(V given) {
   using Number = NumberOf<V>;
   constexpr Number n = power;
@@ -164,20 +165,15 @@ PM_HD Power<V> power_of(V given) {
       given = select((given > kLargestLog) & (given < __builtin_inf()), all<V>(kLargestLog), given);
     const V length = exp_of(given), value = power == 1 ? length : length * length;
     return {value, n * value, n * n * value};
+  } else if constexpr (!is_negative_possible) {
+    if constexpr (power == 1) return {given, all<V>(1), V{}};
+    return {given * given, 2 * given, all<V>(2)};
   } else {
     const auto negative = given < 0;
     const V zero{}, length = select(negative, given - given, given);  // −∞ to NaN
     if constexpr (power == 1) return {length, select(negative, zero, all<V>(1)), zero};
     return {length * length, 2 * length, select(negative, zero, all<V>(2))};
   }
-}
-
-// The same of a ray of a plain row, which has no negative length.
-template <int power, bool is_log, class V>
-PM_HD Power<V> plain_power_of(V given) {
-  if constexpr (is_log) return power_of<power, true>(given);
-  if constexpr (power == 1) return {given, all<V>(1), V{}};
-  return {given * given, 2 * given, all<V>(2)};
 }
 
 // The sums of a row, and the lowest of the lengths that were given.

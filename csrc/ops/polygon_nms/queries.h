@@ -140,6 +140,9 @@ class Query;
 // Whether LaneSweep has taken the query's shape.
 enum class Fast { kUnknown, kYes, kNo };
 
+// Of two polygons together. With more, the pair's grid alone leaves over a hundredth of their box in doubt.
+constexpr int64_t kMostEdges = int64_t{1} << 14;
+
 template <class T>
 class Query<Polygons<T>> {
  public:
@@ -150,9 +153,7 @@ class Query<Polygons<T>> {
         b_(b.num_vertices),
         boxes_of_b_(b.num_vertices),
         share_(b.num_vertices),
-        step_(b.num_vertices),
-        star_(a.num_vertices),
-        lanes_(a.num_vertices, b.num_vertices) {}
+        step_(b.num_vertices) {}
 
   void start(int64_t i, const Shape& shape) { i_ = i, shape_ = shape, fast_ = Fast::kUnknown; }
 
@@ -175,24 +176,29 @@ class Query<Polygons<T>> {
  private:
   template <int bytes>
   Answer answer(int64_t j, const Shape& other, Metric metric, double threshold) {
-    if (fast_ == Fast::kUnknown) {
-      const bool is_star = star_.make(a_.count(), from_a_.ring(i_)) && lanes_.template start<bytes>(star_.star());
-      fast_ = is_star ? Fast::kYes : Fast::kNo;
-    }
+    if (fast_ == Fast::kUnknown) fast_ = start_lanes<bytes>() ? Fast::kYes : Fast::kNo;
     if (fast_ == Fast::kNo) return Answer::kInDoubt;
     const auto ring = from_b_.ring(j);
-    const Vec2<double> centre = star_.centre();
+    const Vec2<double> centre = star_->centre();
     Swept swept;
-    if (!lanes_.template sweep<bytes>(b_.count(), [&](int64_t n) { return ring(n) - centre; }, swept))
+    if (!lanes_->template sweep<bytes>(b_.count(), [&](int64_t n) { return ring(n) - centre; }, swept))
       return Answer::kInDoubt;
     // Both add up A's area times B's winding number, which has the sign of B's area where it counts. The grid moves
     // both coordinates of a vertex by half a step, so an edge sweeps over less than a step times its |x| + |y| and a
     // step. What A's edges sweep over counts as often as B winds around it: less than half as often as B has edges.
     // Rounding of the order-free sum is below n³ / 8 steps², for n edges in all.
     const double step = 1 / make_grid(shape_.box, other.box).scale, n = static_cast<double>(a_.count() + b_.count());
-    const double error = swept.error + n * step * (lanes_.border() + swept.border + n * n * step);
-    const Overlap about{swept.area < 0 ? -swept.shared : swept.shared, lanes_.area(), absolute(swept.area)};
+    const double error = swept.error + n * step * (lanes_->border() + swept.border + n * n * step);
+    const Overlap about{swept.area < 0 ? -swept.shared : swept.shared, lanes_->area(), absolute(swept.area)};
     return polarmask::answer(about, error, metric, threshold);
+  }
+
+  // Overlaps alone need neither.
+  template <int bytes>
+  bool start_lanes() {
+    if (a_.count() + b_.count() > kMostEdges) return false;
+    if (!lanes_) star_.emplace(a_.count()), lanes_.emplace(a_.count(), b_.count());
+    return star_->make(a_.count(), from_a_.ring(i_)) && lanes_->template start<bytes>(star_->star());
   }
 
   double sum() {
@@ -233,8 +239,8 @@ class Query<Polygons<T>> {
   SnappedRing a_, b_;
   EdgeBoxes boxes_of_b_;
   std::vector<double> share_, step_;  // of B's edges: the share of crossings, and their sum
-  PolygonStar star_;
-  LaneSweep lanes_;  // has star_ of A where fast_ says so
+  std::optional<PolygonStar> star_;
+  std::optional<LaneSweep> lanes_;  // has star_ of A where fast_ says so
   int64_t i_ = 0;
   Shape shape_{};
   Fast fast_ = Fast::kUnknown;
@@ -243,8 +249,7 @@ class Query<Polygons<T>> {
 template <class T>
 class Query<Stars<T>> {
  public:
-  Query(const Stars<T>& a, const Stars<T>& b)
-      : a_(a), b_(b), spokes_(a.num_rays + 1), sectors_(a.num_rays), lanes_(a.num_rays, b.num_rays) {}
+  Query(const Stars<T>& a, const Stars<T>& b) : a_(a), b_(b), spokes_(a.num_rays + 1), sectors_(a.num_rays) {}
 
   void start(int64_t i, const Shape& shape) { i_ = i, area_ = shape.area, is_made_ = false, fast_ = Fast::kUnknown; }
 
@@ -265,9 +270,10 @@ class Query<Stars<T>> {
   template <int bytes>
   Answer answer(int64_t j, const Shape& other, Metric metric, double threshold) {
     make();
-    if (fast_ == Fast::kUnknown) fast_ = lanes_.template start<bytes>(star_) ? Fast::kYes : Fast::kNo;
+    if (!lanes_) lanes_.emplace(a_.num_rays, b_.num_rays);  // overlaps alone need none
+    if (fast_ == Fast::kUnknown) fast_ = lanes_->template start<bytes>(star_) ? Fast::kYes : Fast::kNo;
     Swept swept;
-    if (fast_ == Fast::kNo || !lanes_.template sweep<bytes>(b_.num_rays, ring(j), swept)) return Answer::kInDoubt;
+    if (fast_ == Fast::kNo || !lanes_->template sweep<bytes>(b_.num_rays, ring(j), swept)) return Answer::kInDoubt;
     return polarmask::answer({0.5 * swept.shared, area_, other.area}, swept.error, metric, threshold);
   }
 
@@ -283,7 +289,7 @@ class Query<Stars<T>> {
   const Stars<T>&a_, &b_;
   std::vector<Vec2<double>> spokes_;
   std::vector<double> sectors_;
-  LaneSweep lanes_;  // has star_ where fast_ says so
+  std::optional<LaneSweep> lanes_;  // has star_ where fast_ says so
   int64_t i_ = 0;
   double area_ = 0;
   bool is_made_ = false;  // star_ is A's
