@@ -57,9 +57,10 @@ def detect_in_tiles(detector: Detector, image: Windowed, tile: int = 1024, margi
     found: list[dict[str, Tensor]] = []
     for top, bottom in _spans(image.size[0], tile):
         for left, right in _spans(image.size[1], tile):
-            y, x = max(top - around, 0), max(left - around, 0)
-            (part,) = detector.detect([image[y : bottom + around, x : right + around]], between)
-            corner = part["centers"].new_tensor([x, y])
+            rows = _view(top, bottom, image.size[0], tile, around, stride)
+            columns = _view(left, right, image.size[1], tile, around, stride)
+            (part,) = detector.detect([image[rows, columns]], between)
+            corner = part["centers"].new_tensor([columns.start, rows.start])
             low, high = part["centers"].new_tensor([[left - slack, top - slack], [right + slack, bottom + slack]])
             centers = part["centers"] + corner
             mine = ((centers >= low) & (centers < high)).all(1)
@@ -96,3 +97,10 @@ def _spans(length: int, tile: int) -> Iterator[tuple[int, int]]:
         end = length if length - begin < 1.5 * tile else begin + tile
         yield begin, end
         begin = end
+
+
+def _view(begin: int, end: int, length: int, tile: int, around: int, stride: int) -> slice:
+    """What the network sees of a tile: at the image's ends as much as inside, for layers that normalise over it."""
+    side = tile + 2 * around
+    first = max(0, min(begin - around, (length - side) // stride * stride))
+    return slice(first, min(length, max(end + around, first + side)))

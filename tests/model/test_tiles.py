@@ -1,6 +1,7 @@
 """Prediction in tiles: what the whole image would give, in bounded memory."""
 
 import json
+import math
 import os
 import subprocess
 import sys
@@ -70,6 +71,28 @@ def test_each_object_is_found_once_wherever_the_seams_are(spots, size):
             torch.testing.assert_close(
                 got[name], want[name][torch.argsort(-want["scores"])] if name != "scale" else want[name]
             )
+
+
+@pytest.mark.parametrize("size", [(100, 333), (128, 256), (40, 700)])
+def test_tiles_see_as_much_at_the_ends_of_an_image_as_inside(spots, size):
+    model = spots.config.model
+    stride = max(model.strides)
+    tile, margin = 2 * stride, stride
+    around = margin + math.ceil(model.center_radius) * stride  # so far away may points answer
+    seen = []
+
+    class Watched(Whole):
+        def __getitem__(self, window):
+            rows, columns = window
+            assert rows.start % stride == columns.start % stride == 0
+            seen.append((rows.stop - rows.start, columns.stop - columns.start))
+            return super().__getitem__(window)
+
+    detect_in_tiles(spots, Watched(torch.zeros(3, *size)), tile, margin)
+    for axis in (0, 1):
+        lengths = [view[axis] for view in seen]
+        assert min(lengths) >= min(size[axis], tile + 2 * around)
+        assert max(lengths) <= 1.5 * tile + 2 * around + stride
 
 
 def test_what_two_tiles_find_alike_is_kept_once(spots):
