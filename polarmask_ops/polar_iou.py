@@ -206,7 +206,7 @@ def _is_plain(tensor: Tensor) -> bool:
     """Whether it has a value that may be read: those of vmap have many, and what traces calls must not see one."""
     calls_first: Any = torch._C._dispatch_keys(tensor).highestPriorityTypeId()
     return (
-        bool(calls_first == torch._C.DispatchKey.AutogradCPU)
+        bool(calls_first == torch._C.DispatchKey.AutocastCPU)  # a CPU's tensors have it, in or out of autocast
         and torch._C._len_torch_dispatch_stack() == 0
         and not torch.compiler.is_compiling()
     )

@@ -1,5 +1,7 @@
 import itertools
 import math
+import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -258,6 +260,17 @@ def test_a_gradient_made_ahead_is_that_of_the_backward_pass(options, scale, devi
     got, want = (torch.autograd.grad(scale * loss, pred)[0] for loss in (ahead, later))
     tolerance = 0 if scale == 1 else 3 * torch.finfo(torch.float32).eps  # three products in another order
     torch.testing.assert_close(got, want, rtol=tolerance, atol=0, equal_nan=True)
+
+
+@pytest.mark.parametrize("context", [nullcontext, lambda: torch.autocast("cpu", torch.bfloat16)])
+def test_a_gradient_made_ahead_is_not_made_again(context, monkeypatch):
+    backward = sys.modules["polarmask_ops.polar_iou"]
+    monkeypatch.setattr(backward, "_gradients", lambda *_: pytest.fail("made again"))
+    pred, target = lengths(5, torch.float32, "cpu").requires_grad_(), lengths(5, torch.float32, "cpu")
+    with context():
+        for scale in (1, 0.5):
+            (scale * polar_iou_loss(pred, target)).backward()
+    assert pred.grad.isfinite().all()
 
 
 def test_backward_as_often_as_one_likes(device):
