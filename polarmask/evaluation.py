@@ -23,7 +23,7 @@ from .data import DataSet, build_data, readable
 from .data.sample import Sample
 from .detector import Detector, load
 from .matching import Matching, match, match_by_score
-from .runtime import add_runtime, mixed, processes
+from .runtime import add_runtime, device_of, mixed, processes
 
 KINDS = "segm", "bbox", "boundary"
 SCORES = tuple(k / 20 for k in range(1, 20))  # thresholds to choose from
@@ -246,8 +246,7 @@ def main(args: Sequence[str] | None = None) -> None:
     detector.model.postprocess = postprocess._replace(max_detections=most)
     data = build_data(config.data, "test", config.seed)
     asked = replace(detector, config=config)
-    own = processes().device  # which becomes what `cuda` means, in each process its own
-    device = torch.device(parsed.device or own)
+    device = device_of(parsed.device)
     detector.model.to(device)
     with mixed("evaluate", parsed.precision, device):
         if parsed.choose_thresholds:

@@ -20,7 +20,7 @@ from .data.images import SUFFIXES, TIFF, LargeTiff, read_image
 from .detector import Detector, load
 from .evaluation import coco_results
 from .files import write_whole
-from .runtime import add_runtime, mixed, processes
+from .runtime import add_runtime, device_of, mixed
 from .tiles import detect_in_tiles, preview
 
 LARGE = 2048  # pixels: images with a longer side are cut into tiles, and drawn smaller
@@ -237,7 +237,7 @@ def main(args: Sequence[str] | None = None) -> None:
     parser.add_argument("--batch", type=int, default=1, help="Images of one size that go through the network together.")
     add_runtime(parser)
     parsed = parser.parse_args(args)
-    device = torch.device(parsed.device or processes().device)
+    device = device_of(parsed.device)
     with mixed("predict", parsed.precision, device):
         predict(
             load(parsed.weights, device),

@@ -25,6 +25,12 @@ def add_runtime(parser: Parser) -> None:
     )
 
 
+def device_of(name: str | None) -> torch.device:
+    """What ``--device`` means in this process."""
+    own = processes().device  # asked in any case: from then on, `cuda` is each process's own GPU
+    return torch.device(name or own)
+
+
 def check_precision(command: str, precision: str, device: torch.device) -> None:
     """Raises a ValueError where a mixed precision would be slower than none, or is not there."""
     if device.type != "cpu" or precision == "no":
