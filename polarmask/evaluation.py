@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 from accelerate.utils import gather_object
 from faster_coco_eval import COCO, COCOeval_faster
 from torch import Tensor
