@@ -1,10 +1,11 @@
 """What all data sets in files share, whatever their format."""
 
 import logging
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -15,6 +16,13 @@ from .sample import Sample
 from .truth import coco_truth
 
 logger = logging.getLogger("polarmask.data")
+
+# Files beside images that are no pictures: annotations, notes, archives, caches of other programs.
+NO_PICTURES = {
+    *(".txt", ".json", ".yaml", ".yml", ".xml", ".csv", ".tsv", ".md", ".rst", ".html", ".log", ".pdf", ".cache"),
+    *(".py", ".ipynb", ".sh", ".zip", ".tar", ".gz", ".zst", ".npy", ".npz", ".pkl", ".pt", ".pth", ".safetensors"),
+}
+SYSTEM_FILES = {"thumbs.db", "desktop.ini", "__macosx", "@eadir"}  # of Windows, macOS and network drives
 
 
 class Files(ABC):
@@ -107,13 +115,54 @@ class Files(ABC):
             )
 
 
-def list_images(folder: Path) -> list[Path]:
-    """The image files of a folder, in the order of their names."""
-    return sorted(
-        path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
-    )
+class Listing(NamedTuple):
+    """What :func:`list_images` finds."""
+
+    images: list[Path]
+    left_out: list[Path]  # files that seem to be pictures, of a format that is not read
 
 
-def find_split(root: Path, names: list[str], test: Any) -> str | None:
-    """The first of the names for which the format finds its files."""
-    return next((name for name in names if test(root, name)), None)
+def list_images(folder: Path) -> Listing:
+    """The image files of a folder and of all folders in it, in the order of their names.
+
+    Hidden files and folders (``._a.png``, ``.git``) and those that systems write (``Thumbs.db``, ``__MACOSX``) are
+    passed over. Links to folders are followed, each folder once.
+
+    Parameters
+    ----------
+    folder : Path
+
+    Returns
+    -------
+    Listing
+        ``images``, whose suffix is one of ``SUFFIXES`` in lower or upper case, and ``left_out``: other files, but not
+        those that are known to be no pictures, such as ``.txt`` and ``.json``.
+
+    Raises
+    ------
+    DataError
+        If a folder cannot be read.
+    """
+    found = Listing([], [])
+    seen = {os.path.realpath(folder)}
+
+    def refuse(error: OSError) -> None:
+        raise DataError(f"{error.filename}: expected a folder that can be read: {error.strerror}") from error
+
+    for place, folders, files in os.walk(folder, followlinks=True, onerror=refuse):
+        into = {name: os.path.realpath(Path(place, name)) for name in sorted(folders) if _is_shown(name)}
+        folders[:] = [name for name, real in into.items() if real not in seen]
+        seen |= set(into.values())
+        for path in (Path(place, name) for name in files if _is_shown(name)):
+            suffix = path.suffix.lower()
+            if suffix in SUFFIXES:
+                found.images.append(path)
+            elif suffix not in NO_PICTURES:
+                found.left_out.append(path)
+    found.images.sort()
+    found.left_out.sort()
+    return found
+
+
+def _is_shown(name: str) -> bool:
+    return not name.startswith(".") and name.lower() not in SYSTEM_FILES

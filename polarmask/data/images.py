@@ -12,8 +12,27 @@ import torch
 from PIL import ExifTags, Image
 from torch import Tensor
 
-SUFFIXES = {".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp"}
-TIFF = {".tif", ".tiff"}
+TIFF = {".tif", ".tiff", ".lsm"}
+SUFFIXES = {  # in lower case
+    *(
+        ".png",
+        ".jpg",
+        ".jpeg",
+        ".jpe",
+        ".jfif",
+        ".mpo",
+        ".bmp",
+        ".dib",
+        ".webp",
+        ".gif",
+        ".ppm",
+        ".pgm",
+        ".pbm",
+        ".pnm",
+    ),
+    *(".jp2", ".j2k", ".jpf", ".jpx"),
+    *TIFF,
+}
 MAX_PIXELS = 2 * (Image.MAX_IMAGE_PIXELS or 2**27)  # where Pillow refuses: a small file may unpack to any size
 MAX_LARGE_PIXELS = 2**31 - 1  # which label images are counted with
 CACHE = 2**28  # bytes of decoded strips or tiles: those that a row of windows of a large image meets

@@ -55,17 +55,21 @@ def has_label_images(root: Path, split: str) -> bool:
     folder = root / split
     if (folder / "images").is_dir():
         return any((folder / name).is_dir() for name in FOLDERS)
-    return folder.is_dir() and any(path.stem.endswith(SUFFIX) for path in list_images(folder))
+    return folder.is_dir() and any(path.stem.endswith(SUFFIX) for path in _files_in(folder))
 
 
 def _in_two_folders(folder: Path) -> list[tuple[Path, Path]]:
     other = next((folder / name for name in FOLDERS if (folder / name).is_dir()), folder / FOLDERS[0])
-    masks = {path.stem: path for path in list_images(other)} if other.is_dir() else {}
-    return [(path, masks.get(path.stem, other / path.name)) for path in list_images(folder / "images")]
+    masks = {path.stem: path for path in _files_in(other)} if other.is_dir() else {}
+    return [(path, masks.get(path.stem, other / path.name)) for path in _files_in(folder / "images")]
 
 
 def _side_by_side(folder: Path) -> list[tuple[Path, Path]]:
-    files = list_images(folder) if folder.is_dir() else []
+    files = _files_in(folder) if folder.is_dir() else []
     images = {path.stem.removesuffix(IMAGE_SUFFIX): path for path in files if not path.stem.endswith(SUFFIX)}
     masks = {path.stem.removesuffix(SUFFIX): path for path in files if path.stem.endswith(SUFFIX)}
     return [(path, masks[name]) for name, path in images.items() if name in masks]
+
+
+def _files_in(folder: Path) -> list[Path]:
+    return [path for path in list_images(folder).images if path.parent == folder]

@@ -48,7 +48,7 @@ class Voc(Files):
         except (OSError, UnicodeDecodeError) as error:
             raise DataError(f"{listed}: cannot be read as text: {error!s:.200}") from error
         folder = self.root / "JPEGImages"
-        self.suffixes = {path.stem: path.suffix for path in list_images(folder)} if folder.is_dir() else {}
+        self.suffixes = {path.stem: path.suffix for path in list_images(folder).images} if folder.is_dir() else {}
 
     def __len__(self) -> int:
         return len(self.names)

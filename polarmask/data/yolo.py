@@ -103,7 +103,7 @@ class Yolo(Files):
             if not place.exists() and name.startswith("../"):
                 place = base / name.removeprefix("../")  # as written by a widely used export
             if place.is_dir():
-                images += list_images(place)
+                images += list_images(place).images
             elif place.is_file() and place.suffix == ".txt":
                 folder = place.parent
                 listed = (line.strip().removeprefix("./") for line in place.read_text().splitlines())
