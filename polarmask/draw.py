@@ -18,6 +18,7 @@ from polarmask_ops import rays_to_polygons
 from .data import DataSet, readable
 from .data.sample import Sample
 from .detector import Detector
+from .files import writing
 from .matching import Matching
 from .model import PolarMask
 
@@ -141,7 +142,7 @@ def learning_curve(metrics: Path, path: Path) -> None:
         right.plot([row["step"] for row in rows], [row[name] for row in rows], "o--", label=name)
     right.set(ylabel="AP", ylim=(0, 1))
     figure.legend(loc="outside upper center", ncols=5, fontsize="small")
-    figure.savefig(path, dpi=150)
+    _save(figure, path, dpi=150)
 
 
 def precision_recall(precision: dict[str, np.ndarray], path: Path) -> None:
@@ -154,7 +155,7 @@ def precision_recall(precision: dict[str, np.ndarray], path: Path) -> None:
                 axes.plot(np.linspace(0, 1, present.shape[1]), present[row].mean(1), label=f"IoU {iou}")
         axes.set(title=kind, xlabel="recall", ylabel="precision", xlim=(0, 1), ylim=(0, 1.02))
     figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=3)
-    figure.savefig(path, dpi=150)
+    _save(figure, path, dpi=150)
 
 
 def matching(rows: Sequence[Matching], path: Path) -> None:
@@ -165,7 +166,7 @@ def matching(rows: Sequence[Matching], path: Path) -> None:
         axes.plot([row.iou for row in rows], [getattr(row, name.lower()) for row in rows], "o-", label=name)
     axes.set(xlabel="IoU", xticks=[row.iou for row in rows], ylim=(0, 1.02))
     axes.legend()
-    figure.savefig(path, dpi=150)
+    _save(figure, path, dpi=150)
 
 
 def ablation(grids: dict[str, list[tuple[str, list[float]]]], folder: Path) -> None:
@@ -181,7 +182,7 @@ def ablation(grids: dict[str, list[tuple[str, list[float]]]], folder: Path) -> N
         axes.tick_params("x", labelrotation=30)
         axes.set(title=grid)
     panels[0].set(ylabel="mask AP")
-    figure.savefig(folder / "ablation.png", dpi=120)
+    _save(figure, folder / "ablation.png", dpi=120)
 
 
 def shown(image: Tensor) -> tuple[Image.Image, int]:
@@ -191,6 +192,17 @@ def shown(image: Tensor) -> tuple[Image.Image, int]:
     picture = Image.fromarray(pixels.byte().permute(1, 2, 0).cpu().numpy()).convert("RGBA")
     factor = 2 if max(picture.size) < ENLARGE_BELOW else 1
     return picture.resize((picture.width * factor, picture.height * factor), Image.Resampling.BILINEAR), factor
+
+
+def save_picture(picture: Image.Image, path: Path) -> None:
+    """Writes a picture, in the format of the path's suffix; a reader never sees half of it."""
+    with writing(path) as temporary:
+        picture.save(temporary)
+
+
+def _save(figure: Figure, path: Path, dpi: int) -> None:
+    with writing(path) as temporary:
+        figure.savefig(temporary, dpi=dpi)
 
 
 def _colour(n: int) -> tuple[int, int, int]:

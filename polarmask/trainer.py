@@ -30,7 +30,7 @@ from .data.loader import training_loader
 from .data.subset import Subset
 from .detector import Detector
 from .evaluation import evaluate, show
-from .files import write_whole
+from .files import remove_stale, write_whole
 from .model import PolarMask, build_model
 from .model.backbone import load_pretrained
 from .model.loss import normalizers
@@ -141,7 +141,9 @@ class _Run:
 
     def clean(self, *, resumed: bool) -> None:
         """Removes what an earlier run left and this one does not go on from."""
-        for path in [*self.out.rglob("*.part"), *([] if resumed else list_checkpoints(self.out))]:
+        remove_stale(self.out)
+        remove_stale(self.out / FOLDER)
+        for path in [] if resumed else list_checkpoints(self.out):
             path.unlink()
         metrics = self.out / "metrics.jsonl"
         lines = metrics.read_text().splitlines(keepends=True) if resumed and metrics.exists() else []
@@ -292,7 +294,7 @@ class _Run:
         """As a file, and with the trackers that take pictures."""
         if picture is None:
             return
-        picture.save(self.out / f"{name}.png")
+        draw.save_picture(picture, self.out / f"{name}.png")
         for tracker in self.accelerator.trackers:
             if tracker.name == "tensorboard":
                 tracker.log_images({name: np.asarray(picture)[None]}, step=self.progress.step, dataformats="NHWC")

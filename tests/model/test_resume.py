@@ -151,7 +151,7 @@ def test_a_full_disk_leaves_the_last_checkpoint(args, uninterrupted, tmp_path):
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert kept.read_bytes() == before
     assert [path.name for path in kept.parent.iterdir()] == [kept.name]
-    assert not list(tmp_path.rglob("*.part"))
+    assert not list(tmp_path.rglob(".*.polarmask*"))
 
 
 def test_a_folder_that_cannot_be_written_to(args, tmp_path):
@@ -218,7 +218,7 @@ def test_killed_at_any_moment_it_goes_on_to_the_same_losses(tmp_path, monkeypatc
     run(tmp_path / f"killed_{finished}")
     assert len(losses(tmp_path / "whole")) == 80
     assert_same_run(tmp_path / f"killed_{finished}", tmp_path / "whole")
-    assert not list(tmp_path.rglob("*.part"))
+    assert not list(tmp_path.rglob(".*.polarmask*"))
 
 
 @pytest.mark.slow
