@@ -14,7 +14,7 @@ from typing import Any
 
 from . import draw
 from .config import Config, Parser, build_config
-from .data import build_data
+from .data import data_to_evaluate
 from .detector import load
 from .evaluation import evaluate
 from .trainer import train
@@ -143,7 +143,7 @@ def _measure(config: Config, setting: Setting, trained: set[Path]) -> dict[str, 
     detector = load(out / "last.safetensors")
     data = replace(config.data, test_scale=round(setting.scale * config.data.resize[1]))
     detector = replace(detector, config=replace(detector.config, data=data))
-    return evaluate(detector, build_data(data, "test", config.seed)).metrics
+    return evaluate(detector, data_to_evaluate(data, config.seed)).metrics
 
 
 def main(args: Sequence[str] | None = None) -> None:

@@ -86,11 +86,15 @@ class DataConfig:
     """Of files: a COCO folder or a JSON file of COCO's format, a YOLO data.yaml or its folder, a folder like Pascal
     VOC's, or folders with images and label images."""
     train: str | None = None
-    """Of files: the split to train on; by default train2017 or train, what is there."""
+    """Of files: the split to train on, or a JSON file of COCO's format, relative to `root` or as given; by default
+    train2017 or train, what is there."""
     test: str | None = None
-    """Of files: the split to evaluate on; by default val2017, val, valid or test, what is there."""
+    """Of files: the split or JSON file to evaluate on; by default val2017, val, valid or test, what is there. Without
+    one, and without `val_fraction`, nothing is evaluated."""
+    val_fraction: float = 0.0
+    """Evaluate on this share of the training images, drawn by the seed, and train on the others; 0: on `test`."""
     images: str | None = None
-    """Of files: the folder of the images, where COCO's JSON lies elsewhere."""
+    """Of files: the folder of the images, where COCO's JSON lies elsewhere; as given or below `root`."""
     channels: list[int] | None = None
     """Of files: up to three channels of the images that become red, green and blue, counted from 0; by default the
     first three, and grey is repeated."""
@@ -99,8 +103,12 @@ class DataConfig:
     farthest, or as an instance for each part."""
     invalid: Literal["raise", "skip"] = "raise"
     """Of files: whether images and annotations that cannot be read stop the program or are logged and left out."""
-    crowd: Literal["ignore", "background"] = "ignore"
-    """Of files: crowds are neither objects nor background, or they are background, as released."""
+    crowd: Literal["ignore", "background", "instance"] = "ignore"
+    """Of files: crowds are neither objects nor background; or background, as released; or COCO's flag iscrowd is passed
+    over and they are instances like others, as tools that export brush masks mean them."""
+    boxes: Literal["error", "ignore", "rectangle"] = "error"
+    """Of files: annotations that have a box and no outline are errors, or neither objects nor background, or are taken
+    for rectangles."""
     size: int = 256
     """Of shapes: height and width of the images."""
     count: int = 1000

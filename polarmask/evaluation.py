@@ -18,7 +18,7 @@ from polarmask_ops import polygons_to_rle
 
 from . import draw
 from .config import DataConfig, EvalConfig, Parser
-from .data import DataSet, build_data, readable
+from .data import DataSet, data_to_evaluate, readable
 from .data.sample import Sample
 from .detector import Detector, load
 from .matching import Matching, match, match_by_score
@@ -98,11 +98,13 @@ def _on_each(function: Callable[[Sample], Any], data: DataSet, invalid: str, dis
 
 def compare(data: DataSet, results: list[dict[str, Any]], config: EvalConfig) -> Evaluation:
     """Compares results in COCO's format with what is there; see :func:`evaluate`."""
-    truth = COCO(data.ground_truth(), use_deepcopy=True)  # the evaluation writes into it
+    content, numbers = numbered(data.ground_truth())
+    truth = COCO(content)
+    compared = renumbered(results, numbers)
     metrics: dict[str, float] = {}
     precision = {}
     for kind in KINDS:
-        evaluation = _evaluate(truth, results, kind, config)
+        evaluation = _evaluate(truth, compared, kind, config)
         # precision: (IoU, recall, category, area, max_dets); recall: the same without the second
         found, recall = evaluation.eval["precision"], evaluation.eval["recall"]
         precision[kind] = found[..., 0, -1]
@@ -117,15 +119,40 @@ def compare(data: DataSet, results: list[dict[str, Any]], config: EvalConfig) ->
             f"segm/AP/{data.categories[category]}": _mean(precision["segm"][..., n])
             for n, category in enumerate(sorted(data.categories))
         }
-    matching = match(truth, results, config.score_threshold)
+    matching = match(truth, compared, config.score_threshold)
     for name in ("precision", "recall", "F1", "PQ"):
         metrics |= {f"{name}/{each.iou}": getattr(each, name.lower()) for each in matching}
     metrics["instances"] = sum(not entry.get("iscrowd", 0) for entry in truth.anns.values())
     return Evaluation(metrics, results, precision, matching)
 
 
+def numbered(truth: dict[str, Any]) -> tuple[dict[str, Any], dict[int | str, int]]:
+    """A copy of a ground truth with integers for the images' ids, which may be text, and the integer of each id. COCO's
+    evaluation programs know integers alone, and write into what they are given."""
+    numbers = {image["id"]: n for n, image in enumerate(truth["images"], 1)}
+    images = [{**image, "id": numbers[image["id"]]} for image in truth["images"]]
+    annotations = [{**entry, "image_id": numbers[entry["image_id"]]} for entry in truth["annotations"]]
+    return deepcopy({**truth, "images": images, "annotations": annotations}), numbers
+
+
+def renumbered(results: list[dict[str, Any]], numbers: dict[int | str, int]) -> list[dict[str, Any]]:
+    """Results with the integers of :func:`numbered` for the images' ids.
+
+    Raises
+    ------
+    ValueError
+        If a result is of an image that the ground truth does not hold.
+    """
+    if unknown := {result["image_id"] for result in results} - numbers.keys():
+        raise ValueError(
+            f"compare: expected results of the {len(numbers)} images of the data, got also results of "
+            f"{', '.join(map(repr, list(unknown)[:5]))}"
+        )
+    return [{**result, "image_id": numbers[result["image_id"]]} for result in results]
+
+
 def coco_results(
-    found: dict[str, Tensor], size: tuple[int, int], image_id: int, category_ids: Sequence[int]
+    found: dict[str, Tensor], size: tuple[int, int], image_id: int | str, category_ids: Sequence[int]
 ) -> list[dict[str, Any]]:
     """The detections of an image of height and width ``size`` in COCO's result format."""
     masks = polygons_to_rle(found["polygons"], size).to_coco()
@@ -172,10 +199,11 @@ def choose_thresholds(detector: Detector, data: DataSet, iou: float = 0.5, *, di
         return results
 
     images = _on_each(with_each_overlap, data, detector.config.data.invalid, distributed)
-    truth = COCO(data.ground_truth())
+    content, numbers = numbered(data.ground_truth())
+    truth = COCO(content)
     tried = []
     for n, nms in enumerate(OVERLAPS):
-        results = [result for image in images for result in image[n]]
+        results = renumbered([result for image in images for result in image[n]], numbers)
         for score, (matching,) in zip(SCORES, match_by_score(truth, results, SCORES, [iou]), strict=True):
             tried.append(Thresholds(score, nms, matching.f1))
     return max(tried, key=lambda thresholds: thresholds.f1)
@@ -243,7 +271,7 @@ def main(args: Sequence[str] | None = None) -> None:
     postprocess = detector.model.postprocess
     most = max(postprocess.max_detections, *config.eval.max_dets)
     detector.model.postprocess = postprocess._replace(max_detections=most)
-    data = build_data(config.data, "test", config.seed)
+    data = data_to_evaluate(config.data, config.seed)
     asked = replace(detector, config=config)
     device = device_of(parsed.device)
     detector.model.to(device)

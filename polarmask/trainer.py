@@ -50,7 +50,7 @@ FILES = {
 }
 TERMINATED = 128 + signal.SIGTERM  # the exit status of a run that was told to leave
 
-Part = tuple[list[Tensor], list[dict[str, Any]], list[int]]  # images, targets, ids
+Part = tuple[list[Tensor], list[dict[str, Any]], list[int | str]]  # images, targets, ids
 
 
 def train(config: Config) -> Detector:
@@ -108,7 +108,10 @@ class _Run:
                 f"{self.out} must be a folder that all hosts share"
             )
         self.data: DataSet = build_data(config.data, "train", config.seed)
-        self.test: DataSet = build_data(config.data, "test", config.seed)
+        test = build_data(config.data, "test", config.seed)
+        if test is None:
+            raise ValueError("train: expected images to evaluate on, found none; set data.test or data.val_fraction")
+        self.test: DataSet = test
         if config.overfit:
             self.data = self.test = Subset(self.data, config.overfit)
         self.loader, self.sampler = training_loader(

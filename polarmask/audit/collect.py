@@ -225,7 +225,7 @@ def _check(found: Instances, whole: Outlines, size: tuple[int, int], note: Calla
             note("not checked" if crossing is None else "self-crossing", n)
     for n, stated in found.stated.items():
         try:
-            left, top, width, height = map(float, stated)
+            left, top, width, height = map(float, stated["bbox"])
             want = torch.tensor([left, top, left + width, top + height], dtype=torch.float64)
             differs = not bool((boxes[n] - want).abs().max() <= BEYOND + 1)  # COCO's own boxes are rounded
         except (TypeError, ValueError, OverflowError):

@@ -2,9 +2,10 @@
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, overload
 
 from ..config import DataConfig
+from .check import check_categories, check_data
 from .coco import Coco, annotation_file
 from .files import Files, logger
 from .images import DataError
@@ -12,6 +13,7 @@ from .label_images import LabelImages, has_label_images
 from .nuclei import Nuclei
 from .sample import Sample
 from .shapes import Shapes
+from .subset import Subset, split_indices
 from .voc import Voc, list_file
 from .yolo import Yolo, read_yaml, yaml_file
 
@@ -24,9 +26,13 @@ __all__ = [
     "Nuclei",
     "Sample",
     "Shapes",
+    "Subset",
     "Voc",
     "Yolo",
     "build_data",
+    "check_categories",
+    "check_data",
+    "data_to_evaluate",
     "open_data",
     "readable",
 ]
@@ -43,8 +49,14 @@ class DataSet(Protocol):
 
     def __getitem__(self, index: int) -> Sample: ...
 
-    def ground_truth(self) -> dict[str, Any]:
-        """Images, annotations and categories as COCO's JSON holds them."""
+    def image_id(self, index: int) -> int | str:
+        """What results call an image."""
+
+    def ground_truth(self, indices: Sequence[int] | None = None) -> dict[str, Any]:
+        """Images, annotations and categories as COCO's JSON holds them; of all images or of some."""
+
+    def fingerprint(self) -> dict[str, Any]:
+        """Plain values that change with the images' names, the annotations and the categories."""
 
 
 def readable(data: DataSet, invalid: str, indices: Sequence[int] | None = None) -> Iterator[tuple[int, Sample]]:
@@ -60,20 +72,64 @@ def readable(data: DataSet, invalid: str, indices: Sequence[int] | None = None) 
             yield index, sample
 
 
-def build_data(config: DataConfig, part: Literal["train", "test"], seed: int = 0) -> DataSet:
-    """The images to train on, or those to evaluate on."""
+@overload
+def build_data(config: DataConfig, part: Literal["train"], seed: int = 0) -> DataSet: ...
+
+
+@overload
+def build_data(config: DataConfig, part: Literal["test"], seed: int = 0) -> DataSet | None: ...
+
+
+def build_data(config: DataConfig, part: Literal["train", "test"], seed: int = 0) -> DataSet | None:
+    """The images to train on, or those to evaluate on.
+
+    With ``val_fraction`` both are parts of the training images, whatever else is there. Without it, the images to
+    evaluate on are those of ``test``, or of the first split with one of the usual names; None where there is neither.
+
+    Raises
+    ------
+    DataError
+        If there are no such data, or both ``val_fraction`` and ``test`` are given.
+    """
+    if config.val_fraction:
+        if config.test is not None:
+            raise DataError(
+                f"data: expected val_fraction or test, got both ({config.val_fraction} and {config.test}): the images "
+                f"to evaluate on are either a share of the training images or a split of their own"
+            )
+        whole = _open_part(config, "train", seed)
+        assert whole is not None
+        train, test = split_indices(len(whole), config.val_fraction, seed)
+        return Subset(whole, train if part == "train" else test)
+    return _open_part(config, part, seed)
+
+
+def data_to_evaluate(config: DataConfig, seed: int = 0) -> DataSet:
+    """``build_data(config, "test", seed)``, or a DataError where that is None."""
+    data = build_data(config, "test", seed)
+    if data is None:
+        raise DataError(
+            f"{config.root}: expected images to evaluate on, found none: set data.test to a split or a JSON file, or "
+            f"data.val_fraction to a share of the training images"
+        )
+    return data
+
+
+def _open_part(config: DataConfig, part: Literal["train", "test"], seed: int) -> DataSet | None:
+    """None where the images to evaluate on are neither named nor found."""
     if config.dataset == "nuclei":
         return Nuclei(part)
     if config.dataset == "shapes":
         count = config.count if part == "train" else max(config.count // 10, 1)
         return Shapes(count, config.size, seed=seed, part=part)
     split = config.train if part == "train" else config.test
-    return open_data(config.root, [split] if split else SPLITS[part], config)
+    if part == "train" or split is not None:
+        return open_data(config.root, [split] if split else SPLITS[part], config)
+    # A single JSON file holds the training images: nobody said that it is evaluated on, too.
+    return None if _is_json(Path(config.root)) else _find(Path(config.root), SPLITS["test"], config)
 
 
-def open_data(
-    root: str | Path, splits: list[str] | tuple[str, ...] = SPLITS["train"], config: DataConfig | None = None
-) -> Files:
+def open_data(root: str | Path, splits: Sequence[str] = SPLITS["train"], config: DataConfig | None = None) -> Files:
     """The data set that a path leads to, whatever its format.
 
     Parameters
@@ -82,7 +138,8 @@ def open_data(
         A JSON file (:class:`Coco`), a YAML file or a folder with a data.yaml (:class:`Yolo`), a folder with
         SegmentationObject (:class:`Voc`), or one of the folders that :class:`Coco` and :class:`LabelImages` tell of.
     splits : sequence of str
-        Of a folder or a YAML file: the first that is there.
+        Of a folder or a YAML file: the first that is there. One that ends with .json is the path of a JSON file,
+        relative to ``root`` (or to its folder, where it is a file) or as given.
     config : DataConfig, optional
 
     Raises
@@ -91,10 +148,26 @@ def open_data(
         If there is no such data set.
     """
     root = Path(root)
-    suffix = root.suffix.lower() if root.is_file() else ""
-    if suffix == ".json":
+    found = _find(root, splits, config)
+    if found is None:
+        there = "" if root.exists() else "; there is nothing of this name"
+        raise DataError(
+            f"{root}: expected a COCO JSON file, a YOLO data.yaml, or a folder with annotations/instances_SPLIT.json, "
+            f"SPLIT.json, instances_SPLIT.json, SPLIT/_annotations.coco.json, data.yaml, "
+            f"ImageSets/Segmentation/SPLIT.txt, SPLIT/images and SPLIT/masks, or SPLIT/*_masks.tif, with SPLIT one of "
+            f"{', '.join(splits)}{there}"
+        )
+    return found
+
+
+def _find(root: Path, splits: Sequence[str], config: DataConfig | None) -> Files | None:
+    """The first of the splits, or None where there is none."""
+    for split in splits:
+        if split.lower().endswith(".json"):
+            return Coco(_json_file(root, split), None, config)
+    if _is_json(root):
         return Coco(root, None, config)
-    is_yolo = suffix in (".yaml", ".yml") or yaml_file(root).is_file()
+    is_yolo = _is_yaml(root) or yaml_file(root).is_file()
     content = read_yaml(yaml_file(root)) if is_yolo else {}
     for split in splits:
         if content.get(split):
@@ -107,8 +180,20 @@ def open_data(
             return Voc(root, split, config)
         if has_label_images(root, split):
             return LabelImages(root, split, config)
-    raise DataError(
-        f"{root}: expected a COCO JSON file, a YOLO data.yaml, or a folder with annotations/instances_SPLIT.json, "
-        f"data.yaml, ImageSets/Segmentation/SPLIT.txt, SPLIT/images and SPLIT/masks, or SPLIT/*_masks.tif, with SPLIT "
-        f"one of {', '.join(splits)}"
-    )
+    return None
+
+
+def _is_json(root: Path) -> bool:
+    return root.suffix.lower() == ".json" and root.is_file()
+
+
+def _is_yaml(root: Path) -> bool:
+    return root.suffix.lower() in (".yaml", ".yml") and root.is_file()
+
+
+def _json_file(root: Path, name: str) -> Path:
+    tried = [(root.parent if root.is_file() else root) / name, Path(name)]
+    found = next((path for path in tried if path.is_file()), None)
+    if found is None:
+        raise DataError(f"{name}: expected a JSON file, found none; tried {tried[0]} and {tried[1].absolute()}")
+    return found

@@ -4,7 +4,7 @@ import hashlib
 import json
 import reprlib
 from array import array
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -76,7 +76,7 @@ class Coco(Files):
         begin, end, _ = self._images[index].tolist()
         return self._entry(begin, end)
 
-    def image_id(self, index: int) -> int:
+    def image_id(self, index: int) -> int | str:
         return self.image(index).get("id")  # type: ignore[return-value]
 
     def instances(self, index: int, size: tuple[int, int]) -> Instances:
@@ -98,7 +98,7 @@ class Coco(Files):
                     )
                 found.add(id, self.label[entry["category_id"]], _shape(entry.get("segmentation"), size), crowd)
                 if "bbox" in entry:
-                    found.stated[len(found) - 1] = entry["bbox"]
+                    found.stated[len(found) - 1] = {"bbox": entry["bbox"]}
             except AnnotationError as problem:
                 found.problems.append((id, problem))
             except TypeError:  # a category that cannot be looked up
@@ -128,7 +128,7 @@ class Coco(Files):
                 if _key(id) in self._repeated:
                     yield "duplicate annotation id", f"{self.file}: annotation {id!r} is not the only one"
 
-    def ground_truth(self) -> dict[str, Any]:
+    def ground_truth(self, indices: Sequence[int] | None = None) -> dict[str, Any]:
         """The file's content, annotations with new ids; sizes of images and areas, boxes and crowd flags of annotations
         where it lacks them.
 
@@ -145,6 +145,10 @@ class Coco(Files):
         for n, entry in enumerate(content["annotations"]):
             with self._leaving_out(f"annotation {entry.get('id', n) if isinstance(entry, dict) else n}"):
                 annotations.append(self._completed(entry, n, sizes[entry["image_id"]]))
+        if indices is not None:
+            ids = {self.image_id(index) for index in indices}
+            images = [image for image in images if image["id"] in ids]
+            annotations = [entry for entry in annotations if entry["image_id"] in ids]
         return {**content, "images": images, "annotations": annotations}
 
     def _completed(self, entry: dict[str, Any], n: int, size: tuple[int, int]) -> dict[str, Any]:
@@ -185,9 +189,12 @@ class Coco(Files):
 
 
 def annotation_file(root: Path, split: str) -> Path:
-    """Where a folder has the annotations of a split."""
-    exported = root / split / "_annotations.coco.json"
-    return exported if exported.is_file() else root / "annotations" / f"instances_{split}.json"
+    """Where a folder has the annotations of a split; the first name where it has none."""
+    places = [f"annotations/instances_{split}.json", f"{split}/_annotations.coco.json"]
+    if split != ".":
+        places += [f"annotations/{split}.json", f"instances_{split}.json", f"{split}.json"]
+    found = (root / place for place in places if (root / place).is_file())
+    return next(found, root / places[0])
 
 
 def _image_folder(file: Path) -> Path:

@@ -1,9 +1,10 @@
 """What all data sets in files share, whatever their format."""
 
+import hashlib
 import logging
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,7 +14,7 @@ from ..config import DataConfig
 from .images import SUFFIXES, DataError, image_size, read_image
 from .instances import Instances
 from .sample import Sample
-from .truth import coco_truth
+from .truth import annotation_entries, assembled, image_entry
 
 logger = logging.getLogger("polarmask.data")
 
@@ -55,9 +56,21 @@ class Files(ABC):
     def instances(self, index: int, size: tuple[int, int]) -> Instances:
         """What is annotated in an image of that height and width; raises DataError if that cannot be read."""
 
-    def image_id(self, index: int) -> int:
+    def image_id(self, index: int) -> int | str:
         """What results call an image."""
         return index + 1
+
+    def name(self, index: int) -> str:
+        """What messages and the ground truth call an image."""
+        return self.path(index).name
+
+    def size(self, index: int) -> tuple[int, int]:
+        """Height and width of an image, without its pixels."""
+        return image_size(self.path(index))
+
+    def sources(self, index: int) -> list[Path]:
+        """The files that hold the annotations of this image alone; they may be missing."""
+        return []
 
     def problems(self) -> Iterator[tuple[str, str]]:
         """What is wrong with the data set as a whole: a word for a table, and a sentence that names the place."""
@@ -77,11 +90,7 @@ class Files(ABC):
         path = self.path(index)
         image = read_image(path, self.config.channels)
         found = self.instances(index, (image.shape[1], image.shape[2]))
-        for annotation, problem in found.problems:
-            message = f"{path}: annotation {annotation}: {problem}"
-            if self.config.invalid == "raise":
-                raise DataError(message)
-            logger.warning("%s; left out", message)
+        self._leave_out(index, found)
         outlines, owner = found.outlines(self.config.parts)
         crowd = torch.tensor(found.crowd, dtype=torch.bool)[owner]
         sample = Sample(
@@ -93,26 +102,55 @@ class Files(ABC):
         )
         return sample.select(~crowd) if self.config.crowd == "background" else sample
 
-    def ground_truth(self) -> dict[str, Any]:
-        """Images, annotations and categories as COCO's JSON holds them: instances with all of their parts."""
-        return coco_truth(self._whole(), self.categories)
+    def ground_truth(self, indices: Sequence[int] | None = None) -> dict[str, Any]:
+        """Images, annotations and categories as COCO's JSON holds them, instances with all of their parts; of all
+        images or of some.
 
-    def _whole(self) -> Iterator[Sample]:
-        for index in range(len(self)):
+        Raises
+        ------
+        DataError
+            If something cannot be read. With ``invalid="skip"`` it is left out.
+        """
+        chosen = range(len(self)) if indices is None else indices
+        return assembled(self._truth(chosen), self.categories)
+
+    def _truth(self, indices: Sequence[int]) -> Iterator[tuple[dict[str, Any], list[dict[str, Any]]]]:
+        for index in indices:
             try:
-                size = image_size(self.path(index))
+                size = self.size(index)
                 found = self.instances(index, size)
+                self._leave_out(index, found)
+                image = image_entry(self.image_id(index), size, self.name(index))
             except DataError:
                 if self.config.invalid == "raise":
                     raise
                 continue
-            yield Sample(
-                image=torch.zeros(()).expand(3, *size),  # takes no memory, is only asked for its size
-                outlines=found.outlines("all")[0],
-                labels=torch.tensor(found.labels, dtype=torch.int64),
-                ignore=torch.tensor(found.crowd, dtype=torch.bool),
-                image_id=self.image_id(index),
-            )
+            yield image, annotation_entries(found, list(self.categories))
+
+    def _leave_out(self, index: int, found: Instances) -> None:
+        """Raises a DataError for the first annotation that cannot be read, or logs each."""
+        for annotation, problem in found.problems:
+            message = f"{self.path(index)}: annotation {annotation}: {problem}"
+            if self.config.invalid == "raise":
+                raise DataError(message)
+            logger.warning("%s; left out", message)
+
+    def fingerprint(self) -> dict[str, Any]:
+        """Numbers and digests that change with the images' names, the annotations and the categories; wherever the
+        files lie."""
+        names, annotations = hashlib.sha256(), hashlib.sha256()
+        for index in range(len(self)):
+            names.update(self.name(index).encode(errors="surrogateescape") + b"\0")
+            for path in self.sources(index):
+                content = path.read_bytes() if path.is_file() else b""
+                annotations.update(len(content).to_bytes(8, "big") + content)
+        return {
+            "format": self.format,
+            "images": len(self),
+            "categories": {str(number): name for number, name in self.categories.items()},
+            "names": names.hexdigest(),
+            "annotations": annotations.hexdigest(),
+        }
 
 
 class Listing(NamedTuple):

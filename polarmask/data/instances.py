@@ -13,6 +13,7 @@ from torch import Tensor
 
 from polarmask_ops import RLE, Outlines, outlines_from_polygons, outlines_from_rle
 
+Boxes: TypeAlias = Literal["error", "ignore", "rectangle"]
 Parts: TypeAlias = Literal["largest", "all", "split"]
 Rings: TypeAlias = list[np.ndarray]  # of shape (V, 2) float32, pixels
 EIGHT = np.ones((3, 3), int)  # parts that touch at a corner are one
@@ -45,8 +46,11 @@ class Instances:
         Of the others, in the order of ``masked``, their positions.
     problems : list of (id, AnnotationError)
         Annotations that are left out.
-    stated : dict of int to Any
-        By position, the box that the file gives, x, y, width and height, where it gives one.
+    stated : dict of int to dict
+        By position, what the file says of the instance and can be relied upon: ``area``, ``bbox`` (x, y, width and
+        height) and ``segmentation``, as COCO's JSON holds them.
+    doubts : list of (int, str)
+        Positions, and a word for a table of what is wrong there, though the instance can be used.
     """
 
     size: tuple[int, int]
@@ -57,7 +61,8 @@ class Instances:
     masks: list[RLE] = field(default_factory=list)
     masked: list[int] = field(default_factory=list)
     problems: list[tuple[Any, AnnotationError]] = field(default_factory=list)
-    stated: dict[int, Any] = field(default_factory=dict)
+    stated: dict[int, dict[str, Any]] = field(default_factory=dict)
+    doubts: list[tuple[int, str]] = field(default_factory=list)
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -72,6 +77,25 @@ class Instances:
         self.ids.append(id)
         self.labels.append(label)
         self.crowd.append(crowd)
+
+    def add_box(self, id: Any, label: int, box: Sequence[float], policy: Boxes) -> None:
+        """Appends an annotation that has a box (x, y, width, height; pixels) and no outline, as ``data.boxes`` says.
+
+        Raises
+        ------
+        AnnotationError
+            If ``policy`` is error, or the box has no area.
+        """
+        left, top, width, height = box
+        if policy == "error":
+            raise AnnotationError(
+                "no segmentation", "expected an outline, got a box alone; set data.boxes to ignore or to rectangle"
+            )
+        if not (width > 0 and height > 0):
+            raise AnnotationError("no segmentation", f"expected an outline or a box of some size, got {list(box)}")
+        right, bottom = left + width, top + height
+        ring = [left, top, right, top, right, bottom, left, bottom]
+        self.add(id, label, checked_rings([ring]), crowd=policy == "ignore")
 
     @staticmethod
     def of_masks(ids: list[Any], labels: list[int], masks: RLE) -> Instances:
@@ -156,7 +180,7 @@ def split(rle: RLE) -> tuple[RLE, list[int]]:
 
 
 def checked_rings(rings: Sequence[Any]) -> Rings:
-    """Rings of finite coordinates, flat or (V, 2).
+    """Rings of at least three vertices and finite coordinates, flat or (V, 2).
 
     Raises
     ------
@@ -167,14 +191,21 @@ def checked_rings(rings: Sequence[Any]) -> Rings:
 
 def _vertices(ring: Any) -> np.ndarray:
     try:
+        numbers = np.array(ring)
         with np.errstate(over="ignore"):
-            vertices = np.array(ring, dtype=np.float32)
+            vertices = numbers.astype(np.float32)
     except (OverflowError, TypeError, ValueError) as error:
         raise AnnotationError("broken", f"expected a polygon of numbers, got {ring!r:.80}") from error
+    if numbers.size and numbers.dtype.kind not in "iuf":  # NumPy would read text as numbers
+        raise AnnotationError("broken", f"expected a polygon of numbers, got {ring!r:.80}")
     if vertices.ndim == 1 and len(vertices) % 2 == 0:
         vertices = vertices.reshape(-1, 2)
     if vertices.ndim != 2 or vertices.shape[1] != 2:
         raise AnnotationError("broken", f"expected x, y, x, y, … in a polygon, got shape {vertices.shape}")
+    if len(vertices) < 3:
+        raise AnnotationError(
+            "broken", f"expected polygons of at least three vertices (x1, y1, x2, y2, …), got {ring!r:.80}"
+        )
     if not np.isfinite(vertices).all():
         raise AnnotationError("not finite", "expected finite coordinates, got NaN or infinity")
     return vertices

@@ -42,6 +42,9 @@ class LabelImages(Files):
     def path(self, index: int) -> Path:
         return self.pairs[index][0]
 
+    def sources(self, index: int) -> list[Path]:
+        return [self.pairs[index][1]]
+
     def instances(self, index: int, size: tuple[int, int]) -> Instances:
         path = self.pairs[index][1]
         labels = read_labels(path)

@@ -60,7 +60,7 @@ class Augmented(Dataset[Sample]):
         return self._read(int(rng.integers(len(self.data))), rng)
 
 
-def collate(samples: list[Sample]) -> tuple[list[Tensor], list[dict[str, Any]], list[int]]:
+def collate(samples: list[Sample]) -> tuple[list[Tensor], list[dict[str, Any]], list[int | str]]:
     """Images and targets, as the model takes them, and the images' ids."""
     return (
         [sample.image for sample in samples],
@@ -80,7 +80,7 @@ def training_loader(
         if config.data.group_by_aspect:
             groups = np.array([image["width"] > image["height"] for image in truth["images"]], dtype=int)
         if config.data.repeat_rare:
-            categories: defaultdict[int, set[int]] = defaultdict(set)
+            categories: defaultdict[int | str, set[int]] = defaultdict(set)
             for entry in truth["annotations"]:
                 categories[entry["image_id"]].add(entry["category_id"])
             present = [sorted(categories[image["id"]]) for image in truth["images"]]

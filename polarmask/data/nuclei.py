@@ -6,6 +6,7 @@ import subprocess
 import sys
 import tempfile
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -36,6 +37,7 @@ class Nuclei:
     categories = {1: "nucleus"}  # noqa: RUF012
 
     def __init__(self, part: Literal["train", "test"]) -> None:
+        self.part = part
         folder = fetch()
         columns = slice(0, SEAM) if part == "train" else slice(SEAM, None)
         image = tifffile.imread(folder / "img2d.tif")[:, columns].astype(np.float32) / 65535
@@ -55,8 +57,15 @@ class Nuclei:
     def __getitem__(self, index: int) -> Sample:
         return self.sample
 
-    def ground_truth(self) -> dict[str, Any]:
-        return coco_truth([self.sample], self.categories)
+    def image_id(self, index: int) -> int:
+        return 1
+
+    def ground_truth(self, indices: Sequence[int] | None = None) -> dict[str, Any]:
+        count = 1 if indices is None else len(indices)
+        return coco_truth([self.sample] * count, self.categories)
+
+    def fingerprint(self) -> dict[str, Any]:
+        return {"format": "nuclei", "part": self.part}
 
 
 def cache_folder() -> Path:

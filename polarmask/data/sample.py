@@ -19,7 +19,7 @@ class Sample:
     outlines: Outlines  # of M instances, in pixels
     labels: Tensor  # (M,) int64, from 0
     ignore: Tensor  # (M,) bool: neither object nor background
-    image_id: int
+    image_id: int | str  # as the data set has it
 
     @property
     def size(self) -> tuple[int, int]:

@@ -1,6 +1,7 @@
 """Seeded images of overlapping star-convex and concave objects: unlimited, without a download."""
 
 import math
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -57,8 +58,15 @@ class Shapes:
             image_id=index,
         )
 
-    def ground_truth(self) -> dict[str, Any]:
-        return coco_truth((self[n] for n in range(len(self))), self.categories)
+    def image_id(self, index: int) -> int:
+        return index
+
+    def ground_truth(self, indices: Sequence[int] | None = None) -> dict[str, Any]:
+        chosen = range(len(self)) if indices is None else indices
+        return coco_truth((self[index] for index in chosen), self.categories)
+
+    def fingerprint(self) -> dict[str, Any]:
+        return {"format": "shapes", "images": self.count, "size": self.size, "seed": self.seed, "part": self.part}
 
     def _polygon(self, kind: int, rng: np.random.Generator) -> np.ndarray:
         radius = self.size * rng.uniform(0.06, 0.18)

@@ -57,6 +57,10 @@ class Voc(Files):
         name = self.names[index]
         return inside(self.root / "JPEGImages", name + self.suffixes.get(name, ".jpg"))
 
+    def sources(self, index: int) -> list[Path]:
+        name = self.names[index] + ".png"
+        return [inside(self.root / folder, name) for folder in ("SegmentationObject", "SegmentationClass")]
+
     def instances(self, index: int, size: tuple[int, int]) -> Instances:
         objects, classes = (self._labels(folder, index, size) for folder in ("SegmentationObject", "SegmentationClass"))
         void = (objects == VOID) | (classes == VOID)

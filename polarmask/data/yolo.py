@@ -56,6 +56,9 @@ class Yolo(Files):
     def path(self, index: int) -> Path:
         return self.images[index]
 
+    def sources(self, index: int) -> list[Path]:
+        return [label_file(self.images[index])]
+
     def instances(self, index: int, size: tuple[int, int]) -> Instances:
         found = Instances(size)
         path = label_file(self.images[index])

@@ -61,7 +61,7 @@ PROBLEMS = {
     "no segmentation": {},
     "unknown category": {"segmentation": [SQUARE], "category_id": 7},
     "unknown image": {"segmentation": [SQUARE], "image_id": 7},
-    "empty": {"segmentation": [[1, 1, 9, 9]]},
+    "empty": {"segmentation": [[1, 1, 9, 9, 5, 5]]},
     "outside": {"segmentation": [[100, 100, 120, 100, 120, 120]]},
     "out of image": {"segmentation": [[30, 5, 90, 5, 90, 25]]},
     "self-crossing": {"segmentation": [[5, 5, 25, 5, 25, 25, 10, 25, 10, 30, 14, 30, 14, 22, 5, 22]]},

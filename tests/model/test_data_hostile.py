@@ -335,7 +335,8 @@ def test_images_without_instances_are_replaced(tmp_path):
 def test_training_and_evaluation_go_on(half_broken, tmp_path):
     out = tmp_path / "out"
     small = ["--model.channels", "32", "--model.depth", "1", "--optim.batch_size", "2", "--optim.epochs", "1"]
-    options = ["--data.dataset", "files", "--data.root", str(half_broken), "--data.invalid", "skip"]
+    files = ["--data.dataset", "files", "--data.root", str(half_broken), "--data.test", half_broken.name]
+    options = [*files, "--data.invalid", "skip"]
     train_main(["--config", "shapes", *small, *options, "--out", str(out)])
     metrics = json.loads((out / "metrics.json").read_text())
     assert metrics["instances"] == 4  # of broken images too: they count as missed
