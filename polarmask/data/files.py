@@ -188,9 +188,9 @@ def list_images(folder: Path) -> Listing:
         raise DataError(f"{error.filename}: expected a folder that can be read: {error.strerror}") from error
 
     for place, folders, files in os.walk(folder, followlinks=True, onerror=refuse):
-        into = {name: os.path.realpath(Path(place, name)) for name in sorted(folders) if _is_shown(name)}
-        folders[:] = [name for name, real in into.items() if real not in seen]
-        seen |= set(into.values())
+        real = {os.path.realpath(Path(place, name)): name for name in sorted(folders, reverse=True) if _is_shown(name)}
+        folders[:] = [real[path] for path in sorted(set(real) - seen)]
+        seen |= set(real)
         for path in (Path(place, name) for name in files if _is_shown(name)):
             suffix = path.suffix.lower()
             if suffix in SUFFIXES:
