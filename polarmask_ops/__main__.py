@@ -7,7 +7,12 @@ from ._extension import _C
 
 def main() -> None:
     info = _C.build_info()
-    cuda = f"{info['cuda']}, chips {info['cuda_archs']}" if info["cuda"] else "no (CPU only)"
+    if info["cuda"]:
+        cuda = f"{info['cuda']}, chips {info['cuda_archs']}"
+    elif torch.cuda.is_available():
+        cuda = "no (CPU only); built with POLARMASK_CUDA=1 where nvcc is, they would run on the GPU below"
+    else:
+        cuda = "no (CPU only)"
     rows = {
         "polarmask_ops": info["version"],
         "built against": f"torch {info['torch']}, gcc {info['compiler']}",

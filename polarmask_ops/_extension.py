@@ -1,20 +1,36 @@
-"""Loads ``polarmask_ops._C``, which registers the ops; says what is wrong where it cannot, and how to mend it.
+"""Loads ``polarmask_ops._C``, which registers the ops. Where it cannot, one sentence says what is wrong and what to do.
 
 ``POLARMASK_BACKEND=simt`` loads ``_C_simt`` in its place: the CUDA kernels, emulated, for tests (see tests/simt).
 """
 
 import importlib
 import os
+import re
 from types import ModuleType
 
 import torch
 
-_HOW = "Rebuild it: `pip install --no-build-isolation --force-reinstall --no-deps .` in a checkout of polarmask."
+_OLDEST_TORCH = (2, 13)  # as in setup.py
+_HOW = (
+    "Rebuild it against this torch: `pip install --upgrade setuptools ninja pybind11`, then "
+    "`pip install --no-build-isolation --force-reinstall --no-deps .` in a checkout of polarmask."
+)
+
+
+def check_torch(version: str) -> None:
+    """Raise ImportError where torch is older than the stable ABI that the extension is built for."""
+    release = tuple(int(part) for part in re.findall(r"\d+", version)[:2])
+    if release < _OLDEST_TORCH:
+        oldest = "torch >= {}.{}".format(*_OLDEST_TORCH)
+        raise ImportError(
+            f"polarmask_ops: expected {oldest}, got torch {version}; `pip install --upgrade torch` brings a newer one"
+        )
 
 
 def load() -> ModuleType:
     if os.environ.get("POLARMASK_BACKEND") == "simt":
         return importlib.import_module("_C_simt")
+    check_torch(torch.__version__)
     try:
         return importlib.import_module("polarmask_ops._C")
     except ModuleNotFoundError as error:
@@ -22,9 +38,10 @@ def load() -> ModuleType:
             raise
         raise ImportError(f"polarmask_ops: the compiled extension polarmask_ops._C is missing. {_HOW}") from error
     except ImportError as error:
+        cuda = f"with CUDA {torch.version.cuda}" if torch.version.cuda else "without CUDA"
         raise ImportError(
-            f"polarmask_ops: the compiled extension polarmask_ops._C does not load with torch {torch.__version__}: "
-            f"{error}. {_HOW}"
+            f"polarmask_ops: the compiled extension polarmask_ops._C does not load with torch {torch.__version__} "
+            f"({cuda}): {error}. {_HOW}"
         ) from error
 
 

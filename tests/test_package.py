@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import polarmask_ops
-from polarmask_ops import _C
+from polarmask_ops import _C, _extension
 
 ROOT = Path(__file__).parent.parent
 
@@ -54,6 +54,13 @@ def test_an_extension_that_does_not_load_says_why(unbuilt):
     )
     assert torch.__version__ in last
     assert "pip install --no-build-isolation" in last
+
+
+@pytest.mark.parametrize("version", ["2.12.1", "1.13.0+cu117"])
+def test_a_torch_that_is_too_old_is_named_at_import(version):
+    with pytest.raises(ImportError, match=rf"expected torch >= 2\.13, got torch {re.escape(version)}; `pip install"):
+        _extension.check_torch(version)
+    _extension.check_torch("2.14.0a0+git1234")
 
 
 def test_the_build_explains_itself():
