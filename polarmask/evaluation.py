@@ -22,7 +22,7 @@ from .data import DataSet, data_to_evaluate, readable
 from .data.sample import Sample
 from .detector import Detector, load
 from .matching import Matching, match, match_by_score
-from .runtime import add_runtime, device_of, mixed, processes
+from .runtime import add_runtime, all_or_none, device_of, mixed, processes
 
 KINDS = "segm", "bbox", "boundary"
 SCORES = tuple(k / 20 for k in range(1, 20))  # thresholds to choose from
@@ -40,12 +40,19 @@ class Evaluation:
     matching: list[Matching]  # by IoU
 
 
-def evaluate(detector: Detector, data: DataSet, *, distributed: bool = False) -> Evaluation:
+def evaluate(
+    detector: Detector,
+    data: DataSet,
+    *,
+    distributed: bool = False,
+    before_each: Callable[[], None] | None = None,
+) -> Evaluation:
     """Runs a detector on every image and compares as COCO does, by :class:`polarmask.config.EvalConfig`.
 
     ``data`` is one of ``polarmask.data``: ``open_data(root, splits)``, ``Nuclei("test")``, ``Shapes(count)``. Images
     that cannot be read, where ``data.invalid`` is skip, have no detections: their instances count as missed. With
     ``distributed``, every process of torchrun must call this: each takes a share of the images, all get the same.
+    ``before_each`` is called before each image; what it raises ends the evaluation, of all processes.
 
     The metrics, −1 where there is no instance of the kind:
 
@@ -69,16 +76,20 @@ def evaluate(detector: Detector, data: DataSet, *, distributed: bool = False) ->
             f"evaluate: expected data of the categories that the detector knows, {detector.categories}, got also "
             f"{dict(sorted(unknown))}"
         )
-    results, seconds = _detect(detector, data, distributed)
+    results, seconds = _detect(detector, data, distributed, before_each)
     evaluation = compare(data, results, detector.config.eval)
     evaluation.metrics["seconds/image"] = seconds / max(len(data), 1)
     return evaluation
 
 
-def _detect(detector: Detector, data: DataSet, distributed: bool) -> tuple[list[dict[str, Any]], float]:
+def _detect(
+    detector: Detector, data: DataSet, distributed: bool, before_each: Callable[[], None] | None
+) -> tuple[list[dict[str, Any]], float]:
     """-> results of all images in COCO's format, and the seconds that they took in all."""
 
     def detect(sample: Sample) -> tuple[list[dict[str, Any]], float]:
+        if before_each is not None:
+            before_each()
         began = time.perf_counter()
         results = coco_results(detector(sample.image), sample.size, sample.image_id, list(detector.categories))
         return results, time.perf_counter() - began
@@ -91,8 +102,13 @@ def _on_each(function: Callable[[Sample], Any], data: DataSet, invalid: str, dis
     """What ``function`` makes of each sample that can be read; each process calls it on a share, all get all."""
     rank, world = (processes().process_index, processes().num_processes) if distributed else (0, 1)
     share = range(rank, len(data), world)
-    mine = [(index, function(sample)) for index, sample in readable(data, invalid, share)]
-    every = sorted(gather_object(mine), key=lambda part: part[0]) if world > 1 else mine
+
+    def on_share() -> list[tuple[int, Any]]:
+        return [(index, function(sample)) for index, sample in readable(data, invalid, share)]
+
+    if world == 1:
+        return [made for _, made in on_share()]
+    every = sorted(gather_object(all_or_none(on_share)), key=lambda part: part[0])
     return [made for _, made in every]
 
 

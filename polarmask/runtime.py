@@ -1,18 +1,52 @@
 """Where a network runs, and how precisely: the options that evaluation and prediction share."""
 
-from typing import Literal
+from collections.abc import Callable
+from typing import Literal, TypeVar, cast
 
 import torch
 from accelerate import PartialState
+from accelerate.utils import broadcast_object_list, gather_object
 
 from .config import Parser
 
+FAILED = 2  # the exit status of a process that ends because another one failed
+
+Result = TypeVar("Result")
 DTYPES = {"no": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def processes() -> PartialState:
     """Those of torchrun, or one."""
     return PartialState(cpu=not torch.cuda.is_available())  # not told, it would take the processes for strangers
+
+
+def all_or_none(function: Callable[[], Result]) -> Result:
+    """Calls a function in every process of torchrun and returns its result; where it fails in one, all of them end.
+
+    The first process in which it failed raises its error, the others SystemExit: the error is shown once, and nobody
+    waits for a process that has ended. The function itself must not wait for other processes, but by this function.
+    """
+    rank = processes().process_index
+    error: BaseException | None = None
+    try:
+        result = function()
+    except (Exception, SystemExit) as raised:
+        error = raised
+    code = error.code if isinstance(error, SystemExit) else FAILED
+    failures = gather_object([None if error is None else (isinstance(error, SystemExit), code)])
+    # Errors come before processes that leave; of equals the lowest number does.
+    first = min((failure[0], n, failure[1]) for n, failure in enumerate(failures) if failure) if any(failures) else None
+    if first is None:
+        return result
+    if error is not None and first[1] == rank:
+        raise error
+    raise SystemExit(first[2])
+
+
+def on_main(function: Callable[[], Result]) -> Result:
+    """Calls a function in the main process alone; all get its result, or end as with :func:`all_or_none`."""
+    result = all_or_none(lambda: function() if processes().is_main_process else None)
+    return cast(Result, broadcast_object_list([result])[0])
 
 
 def add_runtime(parser: Parser) -> None:

@@ -1,56 +1,56 @@
 """Trains a detector; writes weights, metrics and pictures."""
 
-import io
 import json
+import logging
 import signal
-import threading
+import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from contextlib import nullcontext
 from itertools import islice
 from pathlib import Path
-from types import FrameType
-from typing import Any, cast
+from typing import Any, NoReturn, cast
 
-import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
-from accelerate.tracking import get_available_trackers
-from accelerate.utils import LoggerType, gather_object
-from PIL import Image
+from accelerate.utils import gather_object
 from torch import Tensor
 
 from . import draw
-from .checkpoint import FOLDER, Progress, find_checkpoint, list_checkpoints, load_checkpoint, save_checkpoint
-from .config import Config, parse_config
-from .data import DataSet, build_data
+from .checkpoint import (
+    Checkpoint,
+    Progress,
+    check_data_unchanged,
+    check_resumable,
+    evaluates_otherwise,
+    find_checkpoint,
+    load_checkpoint,
+    save_checkpoint,
+)
+from .config import Config, parse_config, to_dict
+from .data import DataSet, build_data, check_categories, check_data
 from .data.loader import training_loader
 from .data.subset import Subset
 from .detector import Detector
 from .evaluation import evaluate, show
-from .files import remove_stale, write_whole
+from .files import write_whole
 from .model import PolarMask, build_model
 from .model.backbone import load_pretrained
 from .model.loss import normalizers
 from .optim import MovingAverage, build_optimizer, schedule, skip_unless
 from .progress import ProgressLine
-from .runtime import check_precision
+from .run_folder import FILES, claimed, prepare_folder
+from .runtime import FAILED, all_or_none, check_precision, on_main, processes
+from .step_report import Part, StepReport, image_names
+from .stop import StopSignal
+from .tracking import Tracking, check_tracker
 
-FILES = {
-    "predictions.png": "images that were evaluated on, what is there beside what was found",
-    "first_batch.png": "the first augmented batch with its positive points and their targets, decoded",
-    "learning_curve.png": "losses and AP over the steps",
-    "metrics.json": "the final numbers",
-    "metrics.jsonl": "losses every few steps, and each evaluation",
-    "last.safetensors": "weights, configuration and categories at the end",
-    "best.safetensors": "the same where segm/AP was best, when evaluation runs between epochs",
-    FOLDER: "what --resume goes on from",
-}
-TERMINATED = 128 + signal.SIGTERM  # the exit status of a run that was told to leave
+__all__ = ["FILES", "TERMINATED", "main", "train"]
 
-Part = tuple[list[Tensor], list[dict[str, Any]], list[int | str]]  # images, targets, ids
+TERMINATED = 128 + signal.SIGTERM  # the exit status of a run that SIGTERM stopped
+
+logger = logging.getLogger("polarmask.train")
 
 
 def train(config: Config) -> Detector:
@@ -65,35 +65,29 @@ def train(config: Config) -> Detector:
         When a loss is not finite, with the names of the images; they are kept in ``nonfinite_RANK.pt``, and no update
         is made with them.
     FileExistsError
-        If ``config.out`` holds checkpoints, unless they are to be gone on from or overwritten.
+        If ``config.out`` holds a run that is neither to be gone on with nor overwritten, or another training writes
+        there at this moment.
     ValueError
         If there are no images, a checkpoint does not fit, or the machine has no such precision.
+    DataError
+        If the images or annotations cannot be trained on or evaluated on; before the first step, or when a file became
+        unreadable since then.
     torch.OutOfMemoryError
         With what to change.
     SystemExit
-        After SIGTERM, when a checkpoint is written.
+        After SIGTERM (143) and SIGINT (130), when a checkpoint is written; in processes of torchrun that end because
+        another one failed (2).
     """
-    return _Run(config).train()
-
-
-@dataclass
-class _Report:
-    """What there is to say about a step: on its way from the device while the next step runs."""
-
-    step: int
-    names: list[str]
-    values: Tensor  # (2 + names,): whether all is finite, whether a process was told to leave, losses
-    arrived: torch.cuda.Event | None
-    parts: list[Part]
+    with claimed(Path(config.out)):
+        return _Run(config).train()
 
 
 class _Run:
+    """A training, ready to begin or to go on. What only one process can find wrong ends all of them."""
+
     def __init__(self, config: Config) -> None:
         self.config, self.out = config, Path(config.out)
-        self.out.mkdir(parents=True, exist_ok=True)
-        checkpoint = find_checkpoint(self.out, config.resume, config.overwrite)
-        check_precision("train", config.precision, torch.device("cuda" if torch.cuda.is_available() else "cpu"))
-        check_tracker(config.tracker)
+        all_or_none(self._check_options)
         AcceleratorState._reset_state()  # it refuses another precision than that of an earlier run of this process
         self.accelerator = Accelerator(
             cpu=not torch.cuda.is_available(),  # or it does not see the other processes of torchrun
@@ -101,31 +95,15 @@ class _Run:
             log_with=config.tracker,
             project_dir=self.out,
         )
-        found = gather_object([checkpoint and checkpoint.name])
-        if len(set(found)) > 1:
-            raise ValueError(
-                f"train: expected all processes to find the same checkpoint, got {', '.join(map(str, found))}; "
-                f"{self.out} must be a folder that all hosts share"
-            )
-        self.data: DataSet = build_data(config.data, "train", config.seed)
-        test = build_data(config.data, "test", config.seed)
-        if test is None:
-            raise ValueError("train: expected images to evaluate on, found none; set data.test or data.val_fraction")
-        self.test: DataSet = test
-        if config.overfit:
-            self.data = self.test = Subset(self.data, config.overfit)
-        self.loader, self.sampler = training_loader(
-            self.data, config, self.accelerator.process_index, self.accelerator.num_processes
-        )
-        self.steps = self.sampler.steps * config.optim.epochs
-        if self.steps == 0:
-            raise ValueError(f"train: expected images and epochs, got {len(self.data)} and {config.optim.epochs}")
-        torch.manual_seed(config.seed)
-        self.network = build_model(config.model, len(self.data.categories))
-        if config.model.weights != "none":
-            load_pretrained(self.network.backbone, config.model.backbone, config.model.weights)
-        elif config.model.backbone != "small":
-            self.accelerator.print("model.weights is none: GroupNorm everywhere, no stage frozen, trained from scratch")
+        self.is_main = self.accelerator.is_main_process
+        self.tracking = Tracking(self.accelerator, self.out)
+        self.stop = StopSignal()
+        self.stops = False  # whether all processes know that one was asked to stop
+        self.began = time.perf_counter()
+        self.progress = Progress(step=0, evaluated=0, best=-1.0, since_best=0, seconds=0.0, metrics={})
+        self.checkpoint = on_main(lambda: find_checkpoint(self.out, config.resume, config.overwrite))
+        all_or_none(self._build)
+        self.about_data: dict[str, Any] = on_main(self._check_data)
         self.network.to(self.accelerator.device)
         self.average = None if config.optim.ema is None else MovingAverage(self.network, config.optim.ema)
         if config.optim.compile:
@@ -134,73 +112,47 @@ class _Run:
         self.model, self.optimizer = self.accelerator.prepare(self.network, build_optimizer(self.network, config.optim))
         shown = self.network if self.average is None else cast(PolarMask, self.average.module)
         self.detector = Detector(shown, config, self.data.categories)
-        self.progress = Progress(step=0, best=-1.0, since_best=0, seconds=0.0, metrics={})
-        self.told_to_leave = self.leaves = False
-        if checkpoint is not None:
-            self.restore(checkpoint)
-        self.accelerator.wait_for_everyone()  # all have looked for checkpoints before the first is removed
-        if self.accelerator.is_main_process:
-            self.clean(resumed=checkpoint is not None)
-
-    def clean(self, *, resumed: bool) -> None:
-        """Removes what an earlier run left and this one does not go on from."""
-        remove_stale(self.out)
-        remove_stale(self.out / FOLDER)
-        for path in [] if resumed else list_checkpoints(self.out):
-            path.unlink()
-        metrics = self.out / "metrics.jsonl"
-        lines = metrics.read_text().splitlines(keepends=True) if resumed and metrics.exists() else []
-        whole = [line for line in lines if line.endswith("\n")]
-        kept = [line for line in whole if json.loads(line)["step"] <= self.progress.step]
-        write_whole(metrics, "".join(kept).encode())
+        if self.checkpoint is not None:
+            all_or_none(self._restore)
 
     def train(self) -> Detector:
-        in_files = self.config.tracker == "tensorboard"  # in a folder of this name; else it is the project's
-        options = {"tensorboard": {"purge_step": self.progress.step + 1}} if in_files else {}
-        self.accelerator.init_trackers("tensorboard" if in_files else "polarmask", init_kwargs=options)
-        first, skip = divmod(self.progress.step, self.sampler.steps)
-        with self.listening(), ProgressLine(self.steps, shown=self.accelerator.is_local_main_process) as line:
-            for epoch in range(first, self.config.optim.epochs):
-                if 0 < self.config.stop_after <= self.progress.since_best:
-                    break
-                self.sampler.epoch, self.sampler.skip, skip = epoch, skip, 0
-                self.train_epoch(line)
-                every = self.config.evaluate_every
-                if self.progress.step == self.steps or (every and (epoch + 1) % every == 0):
-                    self.evaluate()
+        """Trains to the end; saves after each epoch, and evaluates after that."""
+        on_main(lambda: prepare_folder(self.out, self.checkpoint, self.progress, self.tracking.metrics))
+        all_or_none(lambda: self.tracking.start(self.config.tracker, self.progress.step))
+        with self.stop, ProgressLine(self.steps, shown=self.accelerator.is_local_main_process) as line:
+            self.evaluate_if_due()  # where the run was stopped before or in an evaluation
+            while not self.is_finished():
+                previous: StepReport | None = None
+                for parts in self.rest_of_epoch(line):
+                    report = self.step(parts)
+                    line.advance(self.progress.step, self.config.optim.batch_size)
+                    if previous is not None:
+                        self.read(previous, line)  # while the device works on the step after it
+                    previous = report
+                    if self.stops or self.is_checkpoint_due():
+                        self.read(report, line)
+                        previous = None
+                        self.save()
+                    if self.stops:
+                        self.leave(self.stop.status)
+                if previous is not None:
+                    self.read(previous, line)
                 self.save()
-        if self.accelerator.is_main_process:
-            metrics = {**self.progress.metrics, "seconds/train": self.progress.seconds}
-            write_whole(self.out / "metrics.json", (json.dumps(metrics, indent=2) + "\n").encode())
-        self.accelerator.end_training()
+                self.evaluate_if_due()
+        on_main(self._write_final_metrics)
+        self.tracking.finish()
         return self.detector
 
-    def train_epoch(self, line: ProgressLine) -> None:
-        """The steps that are left of an epoch."""
+    def rest_of_epoch(self, line: ProgressLine) -> Iterator[list[Part]]:
+        """The steps that are left of the epoch, as the parts that gradients are accumulated over."""
         self.model.train()
-        began = time.perf_counter()
-        report: _Report | None = None
+        self.began = time.perf_counter()
+        self.sampler.epoch, self.sampler.skip = divmod(self.progress.step, self.sampler.steps)
         batches = iter(self.loader)
         while parts := line.waiting_for(lambda: list(islice(batches, self.config.optim.accumulate))):
-            before, report = report, self.step(parts)
-            line.advance(self.progress.step, self.config.optim.batch_size)
-            if before is not None:
-                self.read(before, line)
-            every = self.config.checkpoint_every
-            due = every > 0 and self.progress.step % every == 0 and self.progress.step % self.sampler.steps != 0
-            if due or self.leaves:
-                self.read(report, line)
-                report = None
-                self.progress.seconds += time.perf_counter() - began
-                self.save()
-                began = time.perf_counter()
-            if self.leaves:
-                raise SystemExit(TERMINATED)
-        if report is not None:
-            self.read(report, line)
-        self.progress.seconds += time.perf_counter() - began
+            yield parts
 
-    def step(self, parts: list[Part]) -> _Report:
+    def step(self, parts: list[Part]) -> StepReport:
         """Updates the weights once. Nothing here waits for the device."""
         try:
             names, values = self.update(parts)
@@ -210,20 +162,15 @@ class _Run:
                 f"to bf16, lower data.resize or optim.batch_size, or train in more processes ({error})"
             ) from error
         self.progress.step += 1
-        arrived = None
-        if values.is_cuda:
-            values = torch.empty_like(values, device="cpu", pin_memory=True).copy_(values, non_blocking=True)
-            arrived = torch.cuda.Event()
-            arrived.record()
-        return _Report(self.progress.step, names, values, arrived, parts)
+        return StepReport.send(self.progress.step, names, values, parts)
 
     def update(self, parts: list[Part]) -> tuple[list[str], Tensor]:
-        """-> the losses' names; the values of a :class:`_Report`, on the device."""
+        """-> the losses' names; the values of a :class:`StepReport`, on the device."""
         device, network, config = self.accelerator.device, self.network, self.config
         images = [[image.to(device, non_blocking=True) for image in part[0]] for part in parts]
         given = [[_to(target, device) for target in part[1]] for part in parts]
-        if self.progress.step == 0 and self.accelerator.is_main_process:
-            self.keep_picture("first_batch", draw.first_batch(network, images[0], given[0]))
+        if self.progress.step == 0:
+            self.tracking.picture("first_batch", lambda: draw.first_batch(network, images[0], given[0]), 0)
         targets = [
             network.encode(network.level_shapes(x), network.check(x, t)) for x, t in zip(images, given, strict=True)
         ]
@@ -248,92 +195,165 @@ class _Run:
         self.optimizer.step()
         if self.average is not None:
             self.average.update_parameters(network)
-        leaves = values.new_full((1,), float(self.told_to_leave))
-        return list(total), self.accelerator.reduce(torch.cat([finite.to(values)[None], leaves, values]), "mean")
+        stop = values.new_full((1,), float(self.stop.stop_requested))
+        return list(total), self.accelerator.reduce(torch.cat([finite.to(values)[None], stop, values]), "mean")
 
     def learning_rate(self, step: int) -> float:
         return self.config.optim.lr * schedule(step, self.sampler.steps, self.config.optim)
 
-    def read(self, report: _Report, line: ProgressLine) -> None:
+    def read(self, report: StepReport, line: ProgressLine) -> None:
         """Logs a step; stops where something was not finite."""
-        if report.arrived is not None:
-            report.arrived.synchronize()
-        finite, leaves, *losses = report.values.tolist()
-        values = {f"loss/{name}": loss for name, loss in zip(report.names, losses, strict=True)}
-        if finite < 1:
-            self.refuse(report, values)
-        self.leaves |= leaves > 0
+        finite, stop, losses = report.read()
+        if not finite:
+            self.raise_nonfinite(report, losses)
+        self.stops |= stop
         if report.step % self.config.log_every == 0 or report.step == self.steps:
-            line.show(values)
-            self.log({**values, "lr": self.learning_rate(report.step - 1)}, report.step)
+            line.show(losses)
+            self.tracking.log({**losses, "lr": self.learning_rate(report.step - 1)}, report.step)
 
-    def refuse(self, report: _Report, values: dict[str, float]) -> None:
+    def raise_nonfinite(self, report: StepReport, losses: dict[str, float]) -> None:
+        """Keeps the images of the step, then raises a FloatingPointError that names them."""
         path = self.out / f"nonfinite_{self.accelerator.process_index}.pt"
-        ids = [image_id for part in report.parts for image_id in part[2]]
-        files = {
-            image["id"]: image["file_name"] for image in self.data.ground_truth()["images"] if "file_name" in image
-        }
-        content = {
-            "step": report.step,
-            "image_ids": ids,
-            "images": [image.cpu() for part in report.parts for image in part[0]],
-            "targets": [_plain(target) for part in report.parts for target in part[1]],
-        }
-        file = io.BytesIO()
-        torch.save(content, file)
-        write_whole(path, file.getvalue())
-        raise FloatingPointError(
-            f"train: expected finite losses and gradients, got {values} at step {report.step}, with the images "
-            f"{', '.join(str(files.get(image_id, image_id)) for image_id in ids)}; they are kept in {path}"
-        )
+        all_or_none(lambda: report.write_batch(path))
+        names = gather_object(image_names(self.data, report.image_ids))
+        paths = gather_object([str(path)])
 
-    def log(self, values: dict[str, float], step: int) -> None:
-        self.accelerator.log(values, step=step)
-        if self.accelerator.is_main_process:
-            with (self.out / "metrics.jsonl").open("a") as lines:
-                print(json.dumps({"step": step, **values}), file=lines)
+        def fail() -> None:
+            raise FloatingPointError(
+                f"train: expected finite losses and gradients, got {losses} at step {report.step}, with the images "
+                f"{', '.join(names)}; they are kept in {', '.join(paths)}"
+            )
 
-    def keep_picture(self, name: str, picture: Image.Image | None) -> None:
-        """As a file, and with the trackers that take pictures."""
-        if picture is None:
-            return
-        draw.save_picture(picture, self.out / f"{name}.png")
-        for tracker in self.accelerator.trackers:
-            if tracker.name == "tensorboard":
-                tracker.log_images({name: np.asarray(picture)[None]}, step=self.progress.step, dataformats="NHWC")
-            elif hasattr(tracker, "log_images"):
-                lists = tracker.name in ("wandb", "swanlab")
-                tracker.log_images({name: [picture] if lists else picture}, step=self.progress.step)
+        all_or_none(fail)
 
-    def evaluate(self) -> None:
-        """Measures, keeps the best weights and draws what is found."""
-        several = self.accelerator.num_processes > 1
-        self.progress.metrics = evaluate(self.detector, self.test, distributed=several).metrics
-        if self.accelerator.is_main_process:
-            self.keep_picture("predictions", draw.sample_predictions(self.detector, self.test))
-        self.log(self.progress.metrics, self.progress.step)
-        if self.accelerator.is_main_process:
-            draw.learning_curve(self.out / "metrics.jsonl", self.out / "learning_curve.png")
-        self.progress.since_best += 1
-        if self.progress.metrics["segm/AP"] > self.progress.best:
-            self.progress.best, self.progress.since_best = self.progress.metrics["segm/AP"], 0
-            if self.config.evaluate_every and self.accelerator.is_main_process:
-                self.detector.save(self.out / "best.safetensors")
+    def is_finished(self) -> bool:
+        """Whether all steps are done, or stop_after evaluations have not improved."""
+        return self.progress.step >= self.steps or 0 < self.config.stop_after <= self.progress.since_best
+
+    def is_checkpoint_due(self) -> bool:
+        """Whether to save within an epoch."""
+        every, step = self.config.checkpoint_every, self.progress.step
+        return every > 0 and step % every == 0 and step % self.sampler.steps != 0
 
     def save(self) -> None:
-        if self.accelerator.is_main_process:
+        """Writes the weights and a checkpoint."""
+        self.progress.seconds += time.perf_counter() - self.began
+        on_main(lambda: self.detector.save(self.out / "last.safetensors"))
+        self.save_checkpoint()
+        self.began = time.perf_counter()
+
+    def save_checkpoint(self) -> None:
+        def write() -> None:
+            state = {name: part.state_dict() for name, part in self._stateful().items()}
+            processes = self.accelerator.num_processes
+            checkpoint = Checkpoint(self.progress, to_dict(self.config), self.about_data, processes, state)
+            save_checkpoint(self.out, checkpoint, self.config.keep_checkpoints)
+
+        on_main(write)
+
+    def evaluate_if_due(self) -> None:
+        """Measures at the end and every few epochs, keeps the best weights, and notes in a checkpoint that it did."""
+        epochs, rest = divmod(self.progress.step, self.sampler.steps)
+        every = self.config.evaluate_every
+        due = self.progress.step == self.steps or (epochs > 0 and rest == 0 and every > 0 and epochs % every == 0)
+        if self.test is None or not due or self.progress.evaluated >= self.progress.step:
+            return
+        test, several = self.test, self.accelerator.num_processes > 1
+        try:
+            metrics = evaluate(self.detector, test, distributed=several, before_each=self.stop.check).metrics
+        except SystemExit as left:
+            self.leave(left.code)
+        self.progress.metrics, self.progress.evaluated = metrics, self.progress.step
+        self.tracking.picture("predictions", lambda: draw.sample_predictions(self.detector, test), self.progress.step)
+        self.tracking.log(metrics, self.progress.step)
+        self.tracking.learning_curve()
+        self.progress.since_best += 1
+        if metrics["segm/AP"] > self.progress.best:
+            self.progress.best, self.progress.since_best = metrics["segm/AP"], 0
+            if every:
+                on_main(lambda: self.detector.save(self.out / "best.safetensors"))
+        self.save_checkpoint()
+        self.began = time.perf_counter()
+
+    def leave(self, status: int | str | None) -> NoReturn:
+        """Ends the process after a signal, when a checkpoint is written."""
+        if self.is_main and status != FAILED:
+            print(
+                f"train: stopped by a signal after step {self.progress.step} of {self.steps}, all of which is saved in "
+                f"{self.out}; go on with --resume auto",
+                file=sys.stderr,
+            )
+        raise SystemExit(status)
+
+    def _check_options(self) -> None:
+        check_precision("train", self.config.precision, torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+        check_tracker(self.config.tracker)
+
+    def _build(self) -> None:
+        """Opens the data and makes the network, on the CPU."""
+        config = self.config
+        self.data: DataSet = build_data(config.data, "train", config.seed)
+        self.test: DataSet | None = build_data(config.data, "test", config.seed)
+        if config.overfit:
+            self.data = self.test = Subset(self.data, config.overfit)
+        self.loader, self.sampler = training_loader(
+            self.data, config, self.accelerator.process_index, self.accelerator.num_processes
+        )
+        self.steps = self.sampler.steps * config.optim.epochs
+        if self.steps == 0:
+            raise ValueError(f"train: expected images and epochs, got {len(self.data)} and {config.optim.epochs}")
+        torch.manual_seed(config.seed)
+        self.network = build_model(config.model, len(self.data.categories))
+        if config.model.weights != "none":
+            load_pretrained(self.network.backbone, config.model.backbone, config.model.weights)
+        elif config.model.backbone != "small":
+            self.accelerator.print("model.weights is none: GroupNorm everywhere, no stage frozen, trained from scratch")
+
+    def _check_data(self) -> dict[str, Any]:
+        """Looks at all data before the first step; -> what a checkpoint holds about them."""
+        check_data(self.data, "train")
+        if self.test is None:
+            logger.warning(
+                "train: nothing is evaluated, as there are no images for it; set data.test or data.val_fraction%s",
+                "; stop_after has no effect" if self.config.stop_after else "",
+            )
+        elif self.test is not self.data:
+            check_data(self.test, "test")
+            check_categories(self.data, self.test)
+        categories = {str(number): name for number, name in self.data.categories.items()}
+        test = None if self.test is None else self.test.fingerprint()
+        return {"categories": categories, "train": self.data.fingerprint(), "test": test}
+
+    def _restore(self) -> None:
+        path = cast(Path, self.checkpoint)
+        found = load_checkpoint(path)
+        check_resumable(path, found, self.config, self.sampler.steps)
+        check_data_unchanged(path, found, self.about_data)
+        try:
+            for name, part in self._stateful().items():
+                part.load_state_dict(found.state[name])
+        except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
+            raise ValueError(f"train: expected the state of this network in {path}, got another: {error}") from error
+        self.progress = found.progress
+        notes = [f"goes on from {path}, after {self.progress.step} of {self.steps} steps"]
+        if found.processes != self.accelerator.num_processes:
+            notes.append(
+                f"with {self.accelerator.num_processes} processes instead of {found.processes}: sums have another "
+                "order, and losses other last digits"
+            )
+        if evaluates_otherwise(found, self.config, self.about_data):
+            self.progress.best, self.progress.since_best = -1.0, 0
+            notes.append("evaluated in another way than before: the search for the best weights begins anew")
+        self.accelerator.print("; ".join(notes))
+
+    def _write_final_metrics(self) -> None:
+        if not (self.out / "last.safetensors").exists():  # a finished run that was taken up in another folder
             self.detector.save(self.out / "last.safetensors")
-            state = {name: part.state_dict() for name, part in self.stateful().items()}
-            save_checkpoint(self.out, self.progress, self.config, state, self.config.keep_checkpoints)
-        self.accelerator.wait_for_everyone()
+        evaluated = {} if self.test is not None else {"evaluated": False}
+        metrics = {**evaluated, **self.progress.metrics, "seconds/train": self.progress.seconds}
+        write_whole(self.out / "metrics.json", (json.dumps(metrics, indent=2) + "\n").encode())
 
-    def restore(self, path: Path) -> None:
-        self.progress, state = load_checkpoint(path, self.config)
-        for name, part in self.stateful().items():
-            part.load_state_dict(state[name])
-        self.accelerator.print(f"goes on from {path}, after {self.progress.step} of {self.steps} steps")
-
-    def stateful(self) -> dict[str, Any]:
+    def _stateful(self) -> dict[str, Any]:
         parts = {
             "network": self.network,
             "average": self.average,
@@ -342,50 +362,20 @@ class _Run:
         }
         return {name: part for name, part in parts.items() if part is not None}
 
-    @contextmanager
-    def listening(self) -> Iterator[None]:
-        """Notes SIGTERM instead of dying of it."""
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-
-        def note(number: int, frame: FrameType | None) -> None:
-            self.told_to_leave = True
-
-        before = signal.signal(signal.SIGTERM, note)
-        try:
-            yield
-        finally:
-            signal.signal(signal.SIGTERM, before)
-
-
-def check_tracker(tracker: str) -> None:
-    """Raises a ValueError where there is no such tracker: Accelerate leaves out one that is not installed."""
-    here = ["all", *(str(each) for each in get_available_trackers())]
-    if tracker not in here:
-        known = ", ".join(LoggerType.list())
-        raise ValueError(
-            f"train: expected a tracker that is installed here ({', '.join(here)}), got {tracker!r}; Accelerate knows "
-            f"{known}"
-        )
-
 
 def _to(target: dict[str, Any], device: torch.device) -> dict[str, Any]:
     return {name: value.to(device, non_blocking=True) for name, value in target.items()}
-
-
-def _plain(target: dict[str, Any]) -> dict[str, Tensor]:
-    """Tensors alone, which are read again without unpickling."""
-    outlines = target["outlines"]
-    others = {name: value for name, value in target.items() if name != "outlines"}
-    return {**others, "segments": outlines.segments, "offsets": outlines.offsets}
 
 
 def main(args: Sequence[str] | None = None) -> None:
     """The command line."""
     config = parse_config(args, description=__doc__, prog="python -m polarmask.train")
     train(config)
+    if not processes().is_main_process:
+        return
     metrics = json.loads((Path(config.out) / "metrics.json").read_text())
+    if not metrics.pop("evaluated", True):
+        print("nothing was evaluated: there are no images for it")
     show(metrics)
     for name, about in FILES.items():
         path = Path(config.out) / name

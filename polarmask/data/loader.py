@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from ..config import Config
+from ..stop import ignore_stop_signals
 from . import DataSet
 from .augment import augment
 from .files import logger
@@ -99,6 +100,7 @@ def training_loader(
         batch_sampler=sampler,
         collate_fn=collate,
         num_workers=config.data.workers,
+        worker_init_fn=ignore_stop_signals,
         pin_memory=torch.cuda.is_available(),
     )
     return loader, sampler
