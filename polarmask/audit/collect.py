@@ -17,43 +17,18 @@ from torch import Tensor
 from polarmask_ops import Outlines, cast_rays, rays_to_polygons
 
 from ..config import Config
-from ..data import DataError, Files
-from ..data.images import image_size, read_image
+from ..data import Files
+from ..data.check import NOTHING, check_image, trained, why_nothing
 from ..data.instances import Instances
-from ..data.sample import fit
+from ..data.problems import ERRORS, Problems
 from .geometry import ceilings, claimed, contains, crosses
 
 RAYS = (16, 24, 36, 72, 128)
-EXAMPLES = 5  # of a kind of problem, that the report shows; the file has all
 WORST = 12  # instances that are shown
 SHOWN_FROM = 256.0  # square pixels: smaller ones are a matter of pixels, not of rays
 BEYOND = 1.0  # pixels that an annotation may reach out of its image, or differ from the box that is stated
 BINS = 4  # of the histograms, per octave
 OCTAVES = 20
-
-ERRORS = {  # what stops training
-    "unreadable image": "images that are missing or broken",
-    "unreadable annotations": "files of annotations that are missing or broken",
-    "broken": "annotations that cannot be parsed",
-    "not finite": "annotations with NaN or infinity",
-    "wrong size": "masks of another size than their image",
-    "no segmentation": "annotations without a segmentation",
-    "unknown category": "annotations of a category that is not declared",
-    "duplicate image id": "images with the same id",
-}
-WARNINGS = {
-    "unknown image": "annotations of images that are not there",
-    "duplicate annotation id": "annotations with the same id",
-    "duplicate": "annotations that repeat another one of their image",
-    "empty": "annotations without area",
-    "outside": "annotations that lie beside their image",
-    "out of image": "annotations that reach out of their image",
-    "self-crossing": "polygons whose sides cross",
-    "not checked": "polygons too large to look for crossings",
-    "box differs": "annotations whose box is not that of their segmentation",
-    "too small": "instances that min_area or min_side leave out",
-    "no point": "instances that no point of the feature maps answers for",
-}
 
 
 @dataclass
@@ -103,8 +78,7 @@ class Audit:
     images: int = 0
     empty_images: int = 0
     classes: dict[str, ClassAudit] = field(default_factory=dict)
-    problems: Counter[str] = field(default_factory=Counter)
-    examples: dict[str, list[str]] = field(default_factory=dict)
+    noted: Problems = field(default_factory=Problems)
     points: int = 0  # that some instance claims
     contested: int = 0  # that several claim
     worst: list[Worst] = field(default_factory=list)
@@ -115,20 +89,23 @@ class Audit:
         return sum(self.classes.values(), ClassAudit())
 
     @property
+    def problems(self) -> Counter[str]:
+        """How often each kind of problem was found."""
+        return self.noted.counts
+
+    @property
+    def examples(self) -> dict[str, list[str]]:
+        """Some places of each kind."""
+        return self.noted.examples
+
+    @property
     def reasons(self) -> list[str]:
         """Why training may not start."""
-        found = []
-        if self.config.data.invalid == "raise":
-            found = [f"{self.problems[kind]} {about}" for kind, about in ERRORS.items() if self.problems[kind]]
-        if self.total.measured == 0:
-            found.append("no instances to train on")
+        found = self.noted.of(ERRORS) if self.config.data.invalid == "raise" else []
+        total = self.total
+        if total.measured == 0:
+            found.append(NOTHING + why_nothing(total.crowds, self.noted))
         return found
-
-    def note(self, kind: str, where: str) -> None:
-        self.problems[kind] += 1
-        shown = self.examples.setdefault(kind, [])
-        if len(shown) < EXAMPLES:
-            shown.append(where)
 
 
 def audit(
@@ -167,7 +144,7 @@ def audit(
             rows.writerow(["kind", "place"])
 
         def note(kind: str, where: str) -> None:
-            result.note(kind, where)
+            result.noted.note(kind, where)
             if rows is not None:
                 rows.writerow([kind, where])
 
@@ -182,30 +159,18 @@ def audit(
 def _image(result: Audit, index: int, decode: bool, note: Callable[[str, str], None]) -> None:
     data = result.data
     result.images += 1
-    try:
-        path = data.path(index)
-        if decode:
-            image = read_image(path, result.config.data.channels)
-            size = (image.shape[1], image.shape[2])
-        else:
-            size = image_size(path)
-    except DataError as error:
-        return note("unreadable image", str(error))
-    try:
-        found = data.instances(index, size)
-    except DataError as error:
-        return note("unreadable annotations", str(error))
+    found = check_image(data, index, note, decode=decode)
+    if found is None:
+        return
+    path, size = data.path(index), found.size
 
     def at(n: int) -> str:
         return f"{path}: annotation {found.ids[n]}"
 
-    for id, problem in found.problems:
-        note(problem.kind, f"{path}: annotation {id}: {problem}")
     result.empty_images += len(found) == 0
     whole, _ = found.outlines("all")
     _check(found, whole, size, lambda kind, n: note(kind, at(n)))
-    _measure(result, index, found, whole, size, lambda kind, n: note(kind, at(n)))
-    return None
+    _measure(result, index, found, whole, lambda kind, n: note(kind, at(n)))
 
 
 def _check(found: Instances, whole: Outlines, size: tuple[int, int], note: Callable[[str, int], None]) -> None:
@@ -213,25 +178,20 @@ def _check(found: Instances, whole: Outlines, size: tuple[int, int], note: Calla
     areas, boxes, inside = whole.areas().double(), whole.boxes().double(), whole.clip(size).areas()
     limits = torch.tensor([size[1], size[0]])
     reach = torch.maximum(-boxes[:, :2], boxes[:, 2:] - limits).amax(1)
-    for n in torch.nonzero(areas <= 0)[:, 0].tolist():
-        note("empty", n)
-    for n in torch.nonzero((areas > 0) & (inside <= 0))[:, 0].tolist():
-        note("outside", n)
     for n in torch.nonzero((areas > 0) & (inside > 0) & (reach > BEYOND))[:, 0].tolist():
         note("out of image", n)
     for n, rings in found.rings.items():
         crossing = crosses(rings)
         if crossing is not False:
             note("not checked" if crossing is None else "self-crossing", n)
+    for n, kind in found.doubts:
+        note(kind, n)
     for n, stated in found.stated.items():
-        try:
+        if "bbox" in stated:
             left, top, width, height = map(float, stated["bbox"])
             want = torch.tensor([left, top, left + width, top + height], dtype=torch.float64)
-            differs = not bool((boxes[n] - want).abs().max() <= BEYOND + 1)  # COCO's own boxes are rounded
-        except (TypeError, ValueError, OverflowError):
-            differs = True
-        if differs:
-            note("box differs", n)
+            if not bool((boxes[n] - want).abs().max() <= BEYOND + 1):  # COCO's own boxes are rounded
+                note("box differs", n)
     _, first = np.unique(_fingerprints(found, whole), axis=0, return_index=True)
     repeated = np.setdiff1d(np.flatnonzero(areas.numpy() > 0), first)
     for n in repeated.tolist():
@@ -244,48 +204,35 @@ def _fingerprints(found: Instances, whole: Outlines) -> np.ndarray:
     return np.column_stack([np.array(found.labels, np.float64), *(column.double().numpy() for column in columns)])
 
 
-def _measure(
-    result: Audit,
-    index: int,
-    found: Instances,
-    whole: Outlines,
-    size: tuple[int, int],
-    note: Callable[[str, int], None],
-) -> None:
+def _measure(result: Audit, index: int, found: Instances, whole: Outlines, note: Callable[[str, int], None]) -> None:
     """Sizes, ceilings and points of the instances of an image, in the network's frame."""
     config = result.config
-    target = size if config.data.resize is None else fit(size, config.data.resize, config.data.keep_aspect)
-    factors = (target[1] / size[1], target[0] / size[0])
-    trained, owner = found.outlines(config.data.parts)
-    reference = trained if config.data.parts == "split" else whole
+    frame = trained(found, config.data, whole)
+    for kind, n in frame.left_out:
+        note(kind, n)
+    reference = frame.outlines if config.data.parts == "split" else whole.scale(*frame.factors).clip(frame.size)
     several = (whole.offsets.diff() != found.outlines("largest")[0].offsets.diff()).tolist()
-    trained, reference = (each.scale(*factors).clip(target) for each in (trained, reference))
-    areas, boxes, centers = trained.areas(), trained.boxes(), trained.centroids()
-    crowd = torch.tensor(found.crowd, dtype=torch.bool)[owner]
     names = list(result.data.categories.values())
     for n, (label, is_crowd) in enumerate(zip(found.labels, found.crowd, strict=True)):
         of = result.classes[names[label]]
         of.instances += 1
         of.crowds += is_crowd
         of.parts += several[n] and not is_crowd
-    sides = boxes[:, 2:] - boxes[:, :2]
-    large = (areas >= config.data.min_area) & (sides.amax(1) >= config.data.min_side) & (areas > 0)
-    for n in torch.nonzero(~large & (areas > 0) & ~crowd)[:, 0].tolist():
-        note("too small", int(owner[n]))
-    rows = torch.nonzero(large & ~crowd)[:, 0]
+    rows = frame.rows
     if not len(rows):
         return
-    trained, reference = trained[rows], reference[rows]
-    areas, boxes, centers, sides, owner = areas[rows], boxes[rows], centers[rows], sides[rows], owner[rows]
+    shapes, reference, owner = frame.outlines[rows], reference[rows], frame.owner[rows]
+    areas, boxes, centers = shapes.areas(), shapes.boxes(), shapes.centroids()
+    sides = boxes[:, 2:] - boxes[:, :2]
     reach = torch.cat([centers - boxes[:, :2], boxes[:, 2:] - centers], 1).amax(1)
-    claims = claimed(boxes, centers, target, config)
+    claims = claimed(boxes, centers, frame.size, config)
     result.points += int((claims.counts > 0).sum())
     result.contested += int((claims.counts > 1).sum())
     for n in np.flatnonzero(claims.of_instance == 0).tolist():
         note("no point", int(owner[n]))
-    rays = [cast_rays(centers, trained, torch.arange(len(rows)), count) for count in RAYS]
+    rays = [cast_rays(centers, shapes, torch.arange(len(rows)), count) for count in RAYS]
     ious = np.stack([ceilings(reference, centers, each) for each in rays], 1)
-    lost = ~contains(trained, centers)
+    lost = ~contains(shapes, centers)
     labels = np.array(found.labels)[owner.numpy()]
     for label in np.unique(labels).tolist():
         of, mine = result.classes[names[label]], labels == label
@@ -297,7 +244,7 @@ def _measure(
         of.sides += _histogram(sides.amin(1).numpy()[mine])
         of.reach += _histogram(reach.numpy()[mine])
     shown = nearest_rays(config.model.num_rays)
-    back = torch.tensor([1 / factors[0], 1 / factors[1]])
+    back = torch.tensor([1 / frame.factors[0], 1 / frame.factors[1]])
     for n in np.flatnonzero(areas.numpy() >= SHOWN_FROM).tolist():
         key = (-float(ious[n, shown]), result.seen)
         if len(result.worst) < WORST or key > (result.worst[0].priority, result.worst[0].number):

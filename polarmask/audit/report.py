@@ -21,7 +21,8 @@ from .. import draw
 from ..config import Config, Parser
 from ..data import SPLITS, DataError, open_data
 from ..data.images import read_image
-from .collect import ERRORS, RAYS, WARNINGS, Audit, ClassAudit, Worst, audit, bin_edges, nearest_rays, suggest
+from ..data.problems import ERRORS, WARNINGS
+from .collect import RAYS, Audit, ClassAudit, Worst, audit, bin_edges, nearest_rays, suggest
 
 TERMINAL_CLASSES = 20
 PLOTTED_CLASSES = 30

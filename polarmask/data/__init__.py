@@ -1,12 +1,14 @@
 """Data sets, and batches of them."""
 
 from collections.abc import Iterator, Sequence
+from logging import DEBUG, WARNING
 from pathlib import Path
 from typing import Any, Literal, Protocol, overload
 
 from ..config import DataConfig
 from .check import check_categories, check_data
-from .coco import Coco, annotation_file
+from .coco import Coco
+from .coco_images import annotation_file
 from .files import Files, logger
 from .images import DataError
 from .label_images import LabelImages, has_label_images
@@ -67,7 +69,7 @@ def readable(data: DataSet, invalid: str, indices: Sequence[int] | None = None) 
         except DataError as error:
             if invalid == "raise":
                 raise
-            logger.warning("%s; left out", error)
+            logger.log(DEBUG if getattr(data, "checked", False) else WARNING, "%s; left out", error)
         else:
             yield index, sample
 

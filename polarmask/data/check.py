@@ -1,49 +1,30 @@
-"""What is wrong with a data set: seen before the first step, by the audit and by training alike."""
+"""What is wrong with a data set: found before the first step, by the audit and by training alike."""
 
-from collections import Counter
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from polarmask_ops import RLE, Outlines
+
+from ..config import DataConfig
 from .files import Files, logger
 from .images import DataError, image_size, read_image
 from .instances import Instances
+from .problems import ERRORS, WARNINGS, Note, Problems
+from .sample import fit
 from .subset import Subset
 
 if TYPE_CHECKING:
     from . import DataSet
 
-EXAMPLES = 5  # of a kind of problem, that messages and the report show
-ERRORS = {  # what stops training
-    "unreadable image": "images that are missing or broken",
-    "unreadable annotations": "files of annotations that are missing or broken",
-    "broken": "annotations that cannot be parsed",
-    "not finite": "annotations with NaN or infinity",
-    "wrong size": "masks of another size than their image",
-    "no segmentation": "annotations without a segmentation",
-    "unknown category": "annotations of a category that is not declared",
-    "duplicate image id": "images with the same id",
-}
-
-Note: TypeAlias = Callable[[str, str], None]  # takes a kind of problem, and a sentence that names the place
-
-
-@dataclass
-class Problems:
-    """Counts of each kind of problem, and some places."""
-
-    counts: Counter[str] = field(default_factory=Counter)
-    examples: dict[str, list[str]] = field(default_factory=dict)
-
-    def note(self, kind: str, where: str) -> None:
-        self.counts[kind] += 1
-        shown = self.examples.setdefault(kind, [])
-        if len(shown) < EXAMPLES:
-            shown.append(where)
-
-    def errors(self) -> list[str]:
-        """Counts and words of what stops training."""
-        return [f"{self.counts[kind]} {about}" for kind, about in ERRORS.items() if self.counts[kind]]
+NOTHING = "no instances to train on"
 
 
 def check_image(data: Files, index: int, note: Note, *, decode: bool = False) -> Instances | None:
@@ -78,8 +59,56 @@ def check_image(data: Files, index: int, note: Note, *, decode: bool = False) ->
     return found
 
 
-def check_data(data: "DataSet", part: Literal["train", "test"]) -> None:
+@dataclass
+class Trained:
+    """The instances of an image in the network's frame, before augmentation.
+
+    Attributes
+    ----------
+    outlines : Outlines
+        Of K shapes: of each instance's largest part, of all parts, or of each part, as ``data.parts`` says; cut at the
+        image's borders.
+    owner : Tensor, shape (K,), int64
+        The instance of each.
+    rows : Tensor, shape (N,), int64
+        Those that are trained on: no crowds, and no smaller than ``min_area`` and ``min_side``.
+    left_out : list of (str, int)
+        Kinds of WARNINGS, and the instances that are not trained on for that reason.
+    size : (int, int)
+        Height and width.
+    factors : (float, float)
+        From the image's x and y to the network's.
+    """
+
+    outlines: Outlines
+    owner: Tensor
+    rows: Tensor
+    left_out: list[tuple[str, int]]
+    size: tuple[int, int]
+    factors: tuple[float, float]
+
+
+def trained(found: Instances, config: DataConfig, whole: Outlines | None = None) -> Trained:
+    """What training makes of the instances of an image; ``whole`` is ``found.outlines("all")[0]``, if that is there."""
+    size, factors = _frame(found.size, config)
+    whole = found.outlines("all")[0] if whole is None else whole
+    outlines, owner = found.outlines(config.parts)
+    areas, inside = whole.areas(), whole.clip(found.size).areas()
+    left_out = [("empty", n) for n in torch.nonzero(areas <= 0)[:, 0].tolist()]
+    left_out += [("outside", n) for n in torch.nonzero((areas > 0) & (inside <= 0))[:, 0].tolist()]
+    outlines = outlines.scale(*factors).clip(size)
+    areas, boxes = outlines.areas(), outlines.boxes()
+    large = (areas >= config.min_area) & ((boxes[:, 2:] - boxes[:, :2]).amax(1) >= config.min_side) & (areas > 0)
+    crowd = torch.tensor(found.crowd, dtype=torch.bool)[owner]
+    left_out += [("too small", int(owner[n])) for n in torch.nonzero(~large & (areas > 0) & ~crowd)[:, 0].tolist()]
+    return Trained(outlines, owner, torch.nonzero(large & ~crowd)[:, 0], left_out, size, factors)
+
+
+def check_data(data: DataSet, part: Literal["train", "test"]) -> None:
     """Looks at the header of every image and at every annotation, before anything is trained on or evaluated.
+
+    What does not stop training but leaves something out (annotations without area, beside their image, of images that
+    are not there, …) is said in one warning, with counts and the first places.
 
     Parameters
     ----------
@@ -92,30 +121,128 @@ def check_data(data: "DataSet", part: Literal["train", "test"]) -> None:
     ------
     DataError
         With every kind of problem that stops training (``ERRORS``), how often and where; unless ``data.invalid`` is
-        skip: then one warning says the same.
+        skip: then a warning says the same, and what is wrong is left out.
     """
+    name = {"train": "the training data", "test": "the data to evaluate on"}[part]
     if len(data) == 0:
-        raise DataError(f"{part}: expected images, got none")
-    whole, indices = (data.data, data.indices) if isinstance(data, Subset) else (data, range(len(data)))
-    if not isinstance(whole, Files):
+        raise DataError(f"{name}: expected images, got none{_place(data)}")
+    whole, indices = _files(data)
+    if whole is None:
         return
     problems = Problems()
     for kind, where in whole.problems():
         problems.note(kind, where)
+    count, crowds, readable = 0, 0, 0
     for index in indices:
-        check_image(whole, index, problems.note)
-    if errors := problems.errors():
-        places = "; ".join(where for kind in ERRORS for where in problems.examples.get(kind, [])[:1])
-        message = f"{part} data: {'; '.join(errors)} ({places})"
+        found = check_image(whole, index, problems.note)
+        if found is None:
+            continue
+        readable += 1
+        crowds += sum(found.crowd)
+        doubtful = _doubtful(found, whole.config)
+        count += len(found) - sum(found.crowd) - len(doubtful)
+        if doubtful:
+            chosen = found.select(doubtful)
+            frame = trained(chosen, whole.config)
+            count += len(frame.rows)
+            for kind, n in frame.left_out:
+                problems.note(kind, f"{whole.name(index)}: annotation {chosen.ids[n]}")
+        for n, kind in found.doubts:
+            problems.note(kind, f"{whole.name(index)}: annotation {found.ids[n]}")
+    where = _place(data)
+    if errors := problems.summary(ERRORS):
         if whole.config.invalid == "raise":
-            raise DataError(message)
-        logger.warning("%s; left out", message)
+            raise DataError(f"{name}{where}: {errors}; data.invalid=skip leaves them out")
+        logger.warning("%s%s: left out: %s", name, where, errors)
+    if readable == 0:
+        raise DataError(f"{name}{where}: expected images, found none that can be read")
+    if part == "train" and count == 0:
+        raise DataError(f"{name}{where}: {NOTHING}{why_nothing(crowds, problems)}")
+    if warnings := problems.summary(WARNINGS):
+        logger.warning("%s%s: %s", name, where, warnings)
+    whole.checked = True  # what is left out is said; the readers need not say it again
 
 
-def check_categories(train: "DataSet", test: "DataSet") -> None:
-    """Raises a DataError where ``test`` has a category, by id and name, that ``train`` has not."""
+def why_nothing(crowds: int, problems: Problems) -> str:
+    """What stands in place of instances to train on, and what to set."""
+    if crowds:
+        return f": {crowds} are crowds; data.crowd=instance trains on them"
+    return f" ({left_out})" if (left_out := problems.summary(WARNINGS)) else ""
+
+
+def check_categories(train: DataSet, test: DataSet) -> None:
+    """Raises a DataError where ``test`` has a category, by id and name, that ``train`` has not.
+
+    Examples
+    --------
+    >>> from polarmask.data import Shapes
+    >>> check_categories(Shapes(2), Shapes(1, part="test"))
+    """
     unknown = dict(sorted(set(test.categories.items()) - set(train.categories.items())))
     if unknown:
         raise DataError(
-            f"test data: expected the categories of the training data, {train.categories}, got also {unknown}"
+            f"the data to evaluate on{_place(test)}: expected the categories of the training data, {train.categories}, "
+            f"got also {unknown}"
         )
+
+
+def _files(data: DataSet) -> tuple[Files | None, Sequence[int]]:
+    """The files of a data set, and which images of them it has."""
+    whole, indices = (data.data, data.indices) if isinstance(data, Subset) else (data, range(len(data)))
+    return whole if isinstance(whole, Files) else None, indices
+
+
+def _place(data: DataSet) -> str:
+    files, _ = _files(data)
+    return f" ({files.where})" if files is not None else ""
+
+
+def _frame(size: tuple[int, int], config: DataConfig) -> tuple[tuple[int, int], tuple[float, float]]:
+    """Height and width of an image in the network's frame, and the factors of x and y."""
+    target = size if config.resize is None else fit(size, config.resize, config.keep_aspect)
+    return target, (target[1] / size[1], target[0] / size[0])
+
+
+def _doubtful(found: Instances, config: DataConfig) -> list[int]:
+    """Positions of the instances, crowds left out, that may be too small to be trained on; :func:`trained` knows.
+
+    That function takes milliseconds for an image. Lower bounds show that most instances are far larger than
+    ``min_area``.
+    """
+    _, (fx, fy) = _frame(found.size, config)
+    bounds = {n: _least_of_rings(rings, found.size) for n, rings in found.rings.items()}
+    runs = zip(found.masked, _longest_runs(found.masks), strict=True)
+    bounds |= {n: (run / 2, run / 2) for n, run in runs}  # a run may go on in the next column
+    return [
+        n
+        for n, (area, side) in sorted(bounds.items())
+        if not found.crowd[n]
+        and (
+            (config.parts == "split" and len(found.rings.get(n, [])) != 1)
+            or not (area * fx * fy > 2 * config.min_area and side * min(fx, fy) > config.min_side)
+        )
+    ]
+
+
+def _least_of_rings(rings: list[np.ndarray], size: tuple[int, int]) -> tuple[float, float]:
+    """Lower bounds of the area and of the longer side that the largest part of a polygon has in its image."""
+    areas, boxes = [], []
+    for ring in rings:
+        x, y = ring[:, 0].astype(np.float64), ring[:, 1].astype(np.float64)
+        areas.append(abs(float(x[:-1] @ y[1:] - x[1:] @ y[:-1] + x[-1] * y[0] - x[0] * y[-1])) / 2)
+        boxes.append((float(x.min()), float(y.min()), float(x.max()), float(y.max())))
+    largest = int(np.argmax(areas))
+    left, top, right, bottom = boxes[largest]
+    width, height = right - left, bottom - top
+    beyond_x = max(-left, 0.0) + max(right - size[1], 0.0)
+    beyond_y = max(-top, 0.0) + max(bottom - size[0], 0.0)
+    area = 2 * areas[largest] - sum(areas) - beyond_x * height - beyond_y * width
+    return area, max(width - beyond_x, height - beyond_y)
+
+
+def _longest_runs(masks: list[RLE]) -> Iterator[int]:
+    """Of each mask, the longest run of pixels."""
+    for rle in masks:
+        counts, offsets = rle.counts.numpy(), rle.offsets.tolist()
+        for begin, end in pairwise(offsets):
+            yield int(counts[begin + 1 : end : 2].max(initial=0))

@@ -2,24 +2,24 @@
 
 import hashlib
 import json
-import reprlib
 from array import array
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
-from polarmask_ops import RLE, outlines_to_rle
-
 from ..config import DataConfig
+from . import coco_entries
+from .coco_entries import integral, shown
+from .coco_images import ImageFinder, annotation_file, image_folders
 from .files import Files, logger
-from .images import DataError, image_size, inside, is_turned
-from .instances import AnnotationError, Instances, Rings, checked_rings
+from .images import DataError, is_turned
+from .instances import AnnotationError, Instances
 from .json_index import entries
 
-COCO_LIMIT = 1e6  # pixels: evaluation programs crash on larger coordinates, and on polygons of two vertices
+NAMED = 5  # entries that an error names
+PIECE = 1 << 20  # bytes
 
 
 class Coco(Files):
@@ -31,190 +31,205 @@ class Coco(Files):
     Parameters
     ----------
     root : str or Path
-        The file; its images lie beside it, or in SPLIT where it is ``annotations/instances_SPLIT.json``. Or a folder
-        that holds ``annotations/instances_SPLIT.json`` and ``SPLIT/``, or ``SPLIT/_annotations.coco.json``.
+        The file; its images lie beside it, in ``images``, or in SPLIT where it is ``instances_SPLIT.json`` or
+        ``SPLIT.json``, perhaps in a folder ``annotations``; :class:`ImageFinder` says what names may look like. Or a
+        folder that holds such a file, or ``SPLIT/_annotations.coco.json``.
     split : str, optional
         Of a folder, such as ``train2017``.
     config : DataConfig, optional
         ``images`` names the folder of the images where it is another one.
+
+    Raises
+    ------
+    DataError
+        If the file is no JSON with images, annotations and categories; or, unless ``invalid`` is skip, if an image has
+        no id.
     """
 
     format = "COCO JSON"
 
     def __init__(self, root: str | Path, split: str | None = None, config: DataConfig | None = None) -> None:
         super().__init__(config or DataConfig())
-        root = Path(root)
-        self.file = root if split is None else annotation_file(root, split)
-        self.folder = Path(self.config.images) if self.config.images else _image_folder(self.file)
+        self.file = Path(root) if split is None else annotation_file(Path(root), split)
+        self.finder = ImageFinder(self._folders(Path(root)), self._names)
         categories: list[Any] = []
-        images, annotations, ids = array("q"), array("q"), array("q")  # places: begin, end, key of the image's id
-        for entry in entries(self.file):
-            value = entry.value if isinstance(entry.value, dict) else {}
-            if entry.key == "categories":
-                categories.append(entry.value)
-            elif entry.key == "images":
-                images.extend((entry.begin, entry.end, _key(value.get("id"))))
-            elif entry.key == "annotations":
-                annotations.extend((entry.begin, entry.end, _key(value.get("image_id"))))
-                ids.append(_key(value.get("id")))
-        self.categories = _categories(self.file, categories)
+        used: set[int | None] = set()
+        images, annotations = array("q"), array("q")  # begin, end, key of the image's id
+        ids, broken = array("q"), array("q")  # keys of annotations' ids; begin, end, position
+        positions = {"images": 0, "annotations": 0}
+        unknown: list[str] = []
+        for key, begin, end, value in entries(self.file, ("images", "annotations", "categories")):
+            if key == "categories":
+                categories.append(value)
+            elif key == "images":
+                try:
+                    images.extend((begin, end, _key(coco_entries.image_id(_id_of(value, "id")))))
+                except ValueError as error:
+                    unknown.append(f"entry {positions[key]} of images: {error}")
+                positions[key] += 1
+            elif key == "annotations":
+                try:
+                    annotations.extend((begin, end, _key(coco_entries.image_id(_id_of(value, "image_id")))))
+                except ValueError:
+                    broken.extend((begin, end, positions[key]))
+                else:
+                    used.add(integral(value.get("category_id")))
+                    if value.get("id") is not None:
+                        ids.append(_key(value["id"]))
+                positions[key] += 1
+        self._without_id(unknown)
+        self.categories = coco_entries.categories(self.file, categories, used)
         self.label = {category: n for n, category in enumerate(self.categories)}
         self._images = np.array(images, np.int64).reshape(-1, 3)
         places = np.array(annotations, np.int64).reshape(-1, 3)
         self._annotations = places[np.argsort(places[:, 2], kind="stable")]
-        values, counts = np.unique(np.array(ids, np.int64), return_counts=True)
-        self._repeated = set(values[counts > 1].tolist()) if (counts > 1).any() else set()
+        self._latest: tuple[int, dict[str, Any]] | None = None  # the image's entry that was read last
+        self._broken = np.array(broken, np.int64).reshape(-1, 3)
+        self._repeated = _repeated(np.array(ids, np.int64))
+        if self.config.invalid == "skip":
+            self._without_repeated_images()
 
     def __len__(self) -> int:
         return len(self._images)
 
     def path(self, index: int) -> Path:
-        return inside(self.folder, self.image(index).get("file_name"))
+        return self.finder.find(self._image(index).get("file_name"))
 
-    def image(self, index: int) -> dict[str, Any]:
-        """The entry of an image."""
-        begin, end, _ = self._images[index].tolist()
-        return self._entry(begin, end)
+    @property
+    def where(self) -> Path:
+        return self.file
+
+    def name(self, index: int) -> str:
+        return str(self._image(index).get("file_name"))
 
     def image_id(self, index: int) -> int | str:
-        return self.image(index).get("id")  # type: ignore[return-value]
+        return coco_entries.image_id(self._image(index).get("id"))
+
+    def size(self, index: int) -> tuple[int, int]:
+        return self._stated_size(index) or super().size(index)
 
     def instances(self, index: int, size: tuple[int, int]) -> Instances:
-        image = self.image(index)
-        stated = (image.get("height", size[0]), image.get("width", size[1]))
-        if stated != size:
+        stated = self._stated_size(index)
+        if stated not in (None, size):
             path = self.path(index)
             why = ""
             if stated == size[::-1] and is_turned(path):
                 why = ", as the image is without its orientation tag: annotate what is shown, or remove the tag"
             raise DataError(f"{path}: expected height and width {size} in {self.file}, got {stated}{why}")
         found = Instances(size)
-        for entry in self.annotations(index):
-            id, crowd = entry.get("id", "without id"), bool(entry.get("iscrowd", 0))
-            try:
-                if entry.get("category_id") not in self.label or isinstance(entry["category_id"], bool):
-                    raise AnnotationError(
-                        "unknown category", f"expected a category of the file, got {entry.get('category_id')!r:.80}"
-                    )
-                found.add(id, self.label[entry["category_id"]], _shape(entry.get("segmentation"), size), crowd)
-                if "bbox" in entry:
-                    found.stated[len(found) - 1] = {"bbox": entry["bbox"]}
-            except AnnotationError as problem:
-                found.problems.append((id, problem))
-            except TypeError:  # a category that cannot be looked up
-                found.problems.append((id, AnnotationError("unknown category", "expected a number, got a list")))
-        return found
-
-    def annotations(self, index: int) -> Iterator[dict[str, Any]]:
-        """The annotations of an image."""
         key = self._images[index, 2]
         first, last = np.searchsorted(self._annotations[:, 2], [key, key + 1] if key < 2**63 - 1 else [key, key])
-        for begin, end, _ in self._annotations[first:last].tolist():
-            yield self._entry(begin, end)
+        for entry in self._entries(self._annotations[first:last]):
+            try:
+                coco_entries.add_annotation(found, entry, self.label, self.config)
+            except AnnotationError as problem:
+                found.problems.append((entry.get("id", "without id"), problem))
+        return found
 
     def problems(self) -> Iterator[tuple[str, str]]:
-        keys, counts = np.unique(self._images[:, 2], return_counts=True)
-        repeated = set(keys[counts > 1].tolist())
-        for index in np.flatnonzero(np.isin(self._images[:, 2], list(repeated))).tolist() if repeated else []:
-            yield "duplicate image id", f"{self.file}: image {self.image(index).get('id')!r} is not the only one"
-        lost = ~np.isin(self._annotations[:, 2], keys)
-        for begin, end, _ in self._annotations[lost].tolist():
-            entry = self._entry(begin, end)
-            image = f"image {entry.get('image_id')!r:.80}, which is not there"
-            yield "unknown image", f"{self.file}: annotation {entry.get('id')!r:.80} is of {image}"
+        keys = self._images[:, 2]
+        repeated = np.isin(keys, list(_repeated(keys)))
+        for image in self._entries(self._images[repeated]):
+            yield "duplicate image id", f"{self.file}: image {image.get('id')!r} is not the only one"
+        yield from self._lost(~np.isin(self._annotations[:, 2], keys), keys)
+        for entry, position in zip(self._entries(self._broken), self._broken[:, 2].tolist(), strict=True):
+            place = f"{self.file}: annotation {entry.get('id', f'without id, entry {position} of the list')!r:.80}"
+            got = shown(entry["image_id"]) if "image_id" in entry else "none"
+            yield "broken", f"{place}: expected an object with an image_id that is an integer or text, got {got}"
         if self._repeated:
-            for begin, end, _ in self._annotations.tolist():
-                id = self._entry(begin, end).get("id")
-                if _key(id) in self._repeated:
-                    yield "duplicate annotation id", f"{self.file}: annotation {id!r} is not the only one"
+            for entry in self._entries(self._annotations):
+                if entry.get("id") is not None and _key(entry["id"]) in self._repeated:
+                    yield "duplicate annotation id", f"{self.file}: annotation {entry['id']!r} is not the only one"
 
-    def ground_truth(self, indices: Sequence[int] | None = None) -> dict[str, Any]:
-        """The file's content, annotations with new ids; sizes of images and areas, boxes and crowd flags of annotations
-        where it lacks them.
-
-        What cannot be read stops the program or is left out, as ``invalid`` says.
-        """
-        content: dict[str, Any] = json.loads(self.file.read_bytes())
-        sizes: dict[Any, tuple[int, int]] = {}
-        images, annotations = [], []
-        for index, image in enumerate(content["images"]):
-            with self._leaving_out(f"image {index}"):
-                image = {**image} if {"height", "width"} <= set(image) else {**image, **self._size(index)}
-                sizes[image["id"]] = (image["height"], image["width"])
-                images.append(image)
-        for n, entry in enumerate(content["annotations"]):
-            with self._leaving_out(f"annotation {entry.get('id', n) if isinstance(entry, dict) else n}"):
-                annotations.append(self._completed(entry, n, sizes[entry["image_id"]]))
-        if indices is not None:
-            ids = {self.image_id(index) for index in indices}
-            images = [image for image in images if image["id"] in ids]
-            annotations = [entry for entry in annotations if entry["image_id"] in ids]
-        return {**content, "images": images, "annotations": annotations}
-
-    def _completed(self, entry: dict[str, Any], n: int, size: tuple[int, int]) -> dict[str, Any]:
-        shape = _shape(entry.get("segmentation"), size)
-        self.label[entry["category_id"]]
-        entry = {**entry, "id": n + 1}  # evaluation programs lose what has an id twice, or 0
-        complete = {"area", "bbox", "iscrowd"} <= set(entry)
-        usual = isinstance(shape, RLE) or all(len(ring) > 2 and np.abs(ring).max() < COCO_LIMIT for ring in shape)
-        if complete and usual:
-            return entry
-        one = Instances(size)
-        one.add(0, 0, shape)
-        mask = outlines_to_rle(one.outlines("all")[0], size)
-        left, top, right, bottom = mask.boxes()[0].tolist()
-        box = [left, top, right - left, bottom - top]
-        entry = {"area": int(mask.areas()[0]), "bbox": box, "iscrowd": 0, **entry}
-        return entry if usual else {**entry, "segmentation": mask.to_coco()[0]}
-
-    @contextmanager
-    def _leaving_out(self, what: str) -> Iterator[None]:
-        try:
-            yield
-        except (AnnotationError, DataError, AttributeError, KeyError, TypeError) as error:
-            message = f"{self.file}: {what}: {type(error).__name__}: {error!s:.200}"
-            if self.config.invalid == "raise":
-                raise DataError(message) from error
-            logger.warning("%s; left out", message)
-
-    def _size(self, index: int) -> dict[str, int]:
-        height, width = image_size(self.path(index))
-        return {"height": height, "width": width}
-
-    def _entry(self, begin: int, end: int) -> dict[str, Any]:
+    def fingerprint(self) -> dict[str, Any]:
+        digest = hashlib.sha256()
         with self.file.open("rb") as file:
-            file.seek(begin)
+            while piece := file.read(PIECE):
+                digest.update(piece)
+        return {**super().fingerprint(), "annotations": digest.hexdigest()}
+
+    def _lost(self, lost: np.ndarray, keys: np.ndarray) -> Iterator[tuple[str, str]]:
+        """Annotations of images that are not there."""
+        there = set(keys.tolist()) if lost.any() else set()
+        for entry in self._entries(self._annotations[lost]):
+            id, place = entry["image_id"], f"{self.file}: annotation {entry.get('id')!r:.80}"
+            other = str(integral(id)) if not isinstance(id, str) else int(id) if _is_number(id) else None
+            if other is not None and _key(other) in there:
+                yield "other image id", f"{place} has the image_id {id!r:.80}, but the image's id is {other!r}"
+            else:
+                yield "unknown image", f"{place} is of image {id!r:.80}, which is not there"
+        if lost.all() and len(lost):
+            yield "no image", f"{self.file}: expected annotations of the images in the file, got {len(lost)} of others"
+
+    def _folders(self, root: Path) -> list[Path]:
+        if not self.config.images:
+            return image_folders(self.file) or [self.file.parent]
+        given = Path(self.config.images)
+        below = (root if root.is_dir() else root.parent) / given
+        return [given if given.is_dir() or not below.is_dir() else below]
+
+    def _without_id(self, unknown: list[str]) -> None:
+        """Raises a DataError for images without an id, or logs them."""
+        if not unknown:
+            return
+        more = f", and {len(unknown) - NAMED} more" if len(unknown) > NAMED else ""
+        message = f"{self.file}: {'; '.join(unknown[:NAMED])}{more}"
+        if self.config.invalid == "raise":
+            raise DataError(message)
+        logger.warning("%s; left out", message)
+
+    def _without_repeated_images(self) -> None:
+        """Leaves out images whose id others have too: nobody knows whose the annotations are."""
+        repeated = np.isin(self._images[:, 2], list(_repeated(self._images[:, 2])))
+        if repeated.any():
+            ids = {image.get("id") for image in self._entries(self._images[repeated][:NAMED])}
+            self._images = self._images[~repeated]
+            logger.warning("%s: %d images share ids, such as %s; left out", self.file, repeated.sum(), ids)
+
+    def _names(self) -> Iterator[Any]:
+        return (image.get("file_name") for image in self._entries(self._images))
+
+    def _stated_size(self, index: int) -> tuple[int, int] | None:
+        try:
+            return coco_entries.image_size(self._image(index))
+        except ValueError as error:
+            raise DataError(f"{self.file}: image {self.image_id(index)!r}: {error}") from error
+
+    def _image(self, index: int) -> dict[str, Any]:
+        """The entry of an image."""
+        if self._latest is None or self._latest[0] != index:
+            self._latest = index, next(self._entries(self._images[index : index + 1]))
+        return self._latest[1]
+
+    def _entries(self, places: np.ndarray) -> Iterator[dict[str, Any]]:
+        """The entries at some places; an empty one for what is no object."""
+        if len(places):
+            with self.file.open("rb") as file:
+                for begin, end, _ in places.tolist():
+                    yield self._entry(file, begin, end)
+
+    def _entry(self, file: BinaryIO, begin: int, end: int) -> dict[str, Any]:
+        file.seek(begin)
+        try:
             value = json.loads(file.read(end - begin))
+        except ValueError as error:
+            raise DataError(f"{self.file}: has changed since it was opened") from error
         return value if isinstance(value, dict) else {}
 
 
-def annotation_file(root: Path, split: str) -> Path:
-    """Where a folder has the annotations of a split; the first name where it has none."""
-    places = [f"annotations/instances_{split}.json", f"{split}/_annotations.coco.json"]
-    if split != ".":
-        places += [f"annotations/{split}.json", f"instances_{split}.json", f"{split}.json"]
-    found = (root / place for place in places if (root / place).is_file())
-    return next(found, root / places[0])
+def _id_of(entry: Any, name: str) -> Any:
+    if not isinstance(entry, dict):
+        raise ValueError(f"expected an object, got {shown(entry)}")
+    return entry.get(name)
 
 
-def _image_folder(file: Path) -> Path:
-    split = file.stem.removeprefix("instances_")
-    folder = file.parent.parent / split
-    return folder if file.parent.name == "annotations" and folder.is_dir() else file.parent
+def _is_number(text: str) -> bool:
+    return text.isascii() and text.isdecimal() and len(text) < 19
 
 
-def _categories(file: Path, found: list[Any]) -> dict[int, str]:
-    wrong = [each for each in found if not isinstance(each, dict) or type(each.get("id")) is not int]
-    if wrong or not found:
-        raise DataError(
-            f"{file}: expected categories with an integer id each, got {reprlib.repr(wrong) if wrong else 'none'}"
-        )
-    names = {each["id"]: str(each.get("name", each["id"])) for each in sorted(found, key=lambda each: each["id"])}
-    if len(names) < len(found):
-        raise DataError(
-            f"{file}: expected categories of different ids, got {reprlib.repr(sorted(each['id'] for each in found))}"
-        )
-    return names
+def _repeated(keys: np.ndarray) -> set[int]:
+    values, counts = np.unique(keys, return_counts=True)
+    return set(values[counts > 1].tolist())
 
 
 def _key(id: Any) -> int:
@@ -222,17 +237,3 @@ def _key(id: Any) -> int:
     if type(id) is int and abs(id) < 2**62:
         return id
     return int.from_bytes(hashlib.blake2b(repr(id).encode(), digest_size=8).digest(), "little", signed=True) | 2**62
-
-
-def _shape(segmentation: Any, size: tuple[int, int]) -> Rings | RLE:
-    if isinstance(segmentation, list):
-        return checked_rings(segmentation)
-    if not isinstance(segmentation, dict):
-        raise AnnotationError("no segmentation", f"expected a segmentation, got {segmentation!r:.80}")
-    try:
-        mask = RLE.from_coco([segmentation])
-    except (KeyError, TypeError, ValueError, OverflowError) as error:
-        raise AnnotationError("broken", f"expected a run-length encoded mask, got {error!s:.200}") from error
-    if mask.size != size:
-        raise AnnotationError("wrong size", f"expected a mask of the image's size {size}, got {mask.size}")
-    return mask

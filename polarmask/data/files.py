@@ -13,6 +13,7 @@ import torch
 from ..config import DataConfig
 from .images import SUFFIXES, DataError, image_size, read_image
 from .instances import Instances
+from .problems import ERRORS
 from .sample import Sample
 from .truth import annotation_entries, assembled, image_entry
 
@@ -43,6 +44,7 @@ class Files(ABC):
 
     def __init__(self, config: DataConfig) -> None:
         self.config = config
+        self.checked = False  # whether check_data has said what is left out
 
     @abstractmethod
     def __len__(self) -> int:
@@ -67,6 +69,11 @@ class Files(ABC):
     def size(self, index: int) -> tuple[int, int]:
         """Height and width of an image, without its pixels."""
         return image_size(self.path(index))
+
+    @property
+    def where(self) -> Path:
+        """What messages about the data set as a whole name."""
+        return self.path(0).parent if len(self) else Path(self.config.root)
 
     def sources(self, index: int) -> list[Path]:
         """The files that hold the annotations of this image alone; they may be missing."""
@@ -100,7 +107,10 @@ class Files(ABC):
             ignore=crowd,
             image_id=self.image_id(index),
         )
-        return sample.select(~crowd) if self.config.crowd == "background" else sample
+        if self.config.crowd == "background":
+            ignored = torch.tensor([n in found.ignored for n in range(len(found))], dtype=torch.bool)[owner]
+            return sample.select(~crowd | ignored)
+        return sample
 
     def ground_truth(self, indices: Sequence[int] | None = None) -> dict[str, Any]:
         """Images, annotations and categories as COCO's JSON holds them, instances with all of their parts; of all
@@ -111,6 +121,9 @@ class Files(ABC):
         DataError
             If something cannot be read. With ``invalid="skip"`` it is left out.
         """
+        for kind, where in self.problems():
+            if kind in ERRORS and self.config.invalid == "raise":
+                raise DataError(f"{ERRORS[kind]}: {where}")
         chosen = range(len(self)) if indices is None else indices
         return assembled(self._truth(chosen), self.categories)
 
@@ -133,7 +146,7 @@ class Files(ABC):
             message = f"{self.path(index)}: annotation {annotation}: {problem}"
             if self.config.invalid == "raise":
                 raise DataError(message)
-            logger.warning("%s; left out", message)
+            logger.log(logging.DEBUG if self.checked else logging.WARNING, "%s; left out", message)
 
     def fingerprint(self) -> dict[str, Any]:
         """Numbers and digests that change with the images' names, the annotations and the categories; wherever the

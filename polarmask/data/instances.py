@@ -40,6 +40,9 @@ class Instances:
     labels : list of int
         From 0.
     crowd : list of bool
+        Neither objects nor background.
+    ignored : set of int
+        Positions of crowds that never become background, whatever ``data.crowd`` says: something is there.
     rings : dict of int to Rings
         By position, of those that are polygons.
     masks : list of RLE
@@ -57,6 +60,7 @@ class Instances:
     ids: list[Any] = field(default_factory=list)
     labels: list[int] = field(default_factory=list)
     crowd: list[bool] = field(default_factory=list)
+    ignored: set[int] = field(default_factory=set)
     rings: dict[int, Rings] = field(default_factory=dict)
     masks: list[RLE] = field(default_factory=list)
     masked: list[int] = field(default_factory=list)
@@ -78,7 +82,7 @@ class Instances:
         self.labels.append(label)
         self.crowd.append(crowd)
 
-    def add_box(self, id: Any, label: int, box: Sequence[float], policy: Boxes) -> None:
+    def add_box(self, id: Any, label: int, box: Sequence[float], policy: Boxes, crowd: bool = False) -> None:
         """Appends an annotation that has a box (x, y, width, height; pixels) and no outline, as ``data.boxes`` says.
 
         Raises
@@ -95,20 +99,36 @@ class Instances:
             raise AnnotationError("no segmentation", f"expected an outline or a box of some size, got {list(box)}")
         right, bottom = left + width, top + height
         ring = [left, top, right, top, right, bottom, left, bottom]
-        self.add(id, label, checked_rings([ring]), crowd=policy == "ignore")
+        if policy == "ignore":
+            self.ignored.add(len(self))
+        self.add(id, label, checked_rings([ring]), crowd or policy == "ignore")
 
     @staticmethod
     def of_masks(ids: list[Any], labels: list[int], masks: RLE) -> Instances:
         """Those of a label image, without crowds."""
         positions = list(range(len(ids)))
-        return Instances(masks.size, ids, labels, [False] * len(ids), {}, [masks], positions)
+        return Instances(masks.size, ids, labels, [False] * len(ids), masks=[masks], masked=positions)
+
+    def select(self, positions: Sequence[int]) -> Instances:
+        """Some of the instances, in rising order, with their shapes alone."""
+        place = {n: k for k, n in enumerate(positions)}
+        rows = [row for row, n in enumerate(self.masked) if n in place]
+        return Instances(
+            self.size,
+            [self.ids[n] for n in positions],
+            [self.labels[n] for n in positions],
+            [self.crowd[n] for n in positions],
+            rings={place[n]: rings for n, rings in self.rings.items() if n in place},
+            masks=[RLE.cat(self.masks)[torch.tensor(rows)]] if rows else [],
+            masked=[place[self.masked[row]] for row in rows],
+        )
 
     def outlines(self, parts: Parts) -> tuple[Outlines, Tensor]:
         """Outlines, and of which instance each is, (K,) int64: k itself, unless parts are split.
 
         Crowds are always all of their parts.
         """
-        found: list[Outlines] = [outlines_from_polygons([])]
+        found: list[Outlines] = []
         owners: list[int] = []
         rle = RLE.cat(self.masks) if self.masks else None
         for keep in ("all", "largest"):
@@ -119,8 +139,9 @@ class Instances:
                 if wanted[n]
                 for piece in ([[ring] for ring in rings] or [[]] if parts == "split" and not self.crowd[n] else [rings])
             ]
-            found.append(outlines_from_polygons([piece for _, piece in pieces], keep=keep))
-            owners += [n for n, _ in pieces]
+            if pieces:
+                found.append(outlines_from_polygons([piece for _, piece in pieces], keep=keep))
+                owners += [n for n, _ in pieces]
             rows = [row for row, n in enumerate(self.masked) if wanted[n]]
             if rle is not None and rows:
                 masks, of = rle[torch.tensor(rows)], rows
@@ -131,7 +152,7 @@ class Instances:
                 owners += [self.masked[row] for row in of]
         owner = torch.tensor(owners, dtype=torch.int64)
         order = owner.argsort(stable=True)
-        return Outlines.cat(found)[order], owner[order]
+        return Outlines.cat(found or [outlines_from_polygons([])])[order], owner[order]
 
 
 def labels_to_rle(labels: np.ndarray) -> tuple[np.ndarray, RLE]:

@@ -1,6 +1,7 @@
 """Training batches: which samples, in which order, with which augmentation follows from (seed, epoch, index) alone."""
 
 from collections import defaultdict
+from logging import DEBUG, WARNING
 from typing import Any
 
 import numpy as np
@@ -53,7 +54,8 @@ class Augmented(Dataset[Sample]):
             except DataError as error:
                 if self.config.data.invalid == "raise":
                     raise
-                logger.warning("%s; another image takes its place", error)
+                level = DEBUG if getattr(self.data, "checked", False) else WARNING
+                logger.log(level, "%s; another image takes its place", error)
             index = int(rng.integers(len(self.data)))
         raise DataError(f"expected images that can be read, found none among {TRIES}")
 

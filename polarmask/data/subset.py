@@ -41,6 +41,11 @@ class Subset:
             self.data, self.indices = data.data, [data.indices[index] for index in self.indices]
         self.categories = data.categories
 
+    @property
+    def checked(self) -> bool:
+        """Whether :func:`check_data` has said what is left out."""
+        return getattr(self.data, "checked", False)
+
     def __len__(self) -> int:
         return len(self.indices)
 

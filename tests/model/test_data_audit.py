@@ -13,12 +13,13 @@ from made_sets import SMALL, SQUARE, audited, write_coco
 from PIL import Image
 
 from polarmask.audit import RAYS, audit, suggest
-from polarmask.audit.collect import ERRORS, WARNINGS, ClassAudit
+from polarmask.audit.collect import ClassAudit
 from polarmask.audit.geometry import ceilings, claimed, contains, crosses
 from polarmask.audit.report import main
 from polarmask.config import Config, ModelConfig
 from polarmask.data import open_data
 from polarmask.data.nuclei import fetch
+from polarmask.data.problems import ERRORS, WARNINGS
 from polarmask_ops import (
     cast_rays,
     encode_targets,

@@ -1,0 +1,63 @@
+"""What may be wrong with a data set, and how often it is."""
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+EXAMPLES = 5  # of a kind of problem, that messages and the report show
+
+ERRORS = {  # what stops training
+    "unreadable image": "images that are missing or broken",
+    "unreadable annotations": "files of annotations that are missing or broken",
+    "duplicate image id": "images with the same id",
+    "no image": "files without an annotation of their images",
+    "other image id": "annotations with text for a number as their image's id, or a number for text",
+    "broken": "annotations that cannot be parsed",
+    "not finite": "annotations with NaN or infinity",
+    "wrong size": "masks of another size than their image",
+    "no segmentation": "annotations without a segmentation",
+    "unknown category": "annotations of a category that is not declared",
+}
+WARNINGS = {
+    "unknown image": "annotations of images that are not there",
+    "duplicate annotation id": "annotations with the same id",
+    "duplicate": "annotations that repeat another one of their image",
+    "empty": "annotations without area",
+    "outside": "annotations that lie beside their image",
+    "out of image": "annotations that reach out of their image",
+    "self-crossing": "polygons whose sides cross",
+    "not checked": "polygons too large to look for crossings",
+    "box differs": "annotations whose box is not that of their segmentation",
+    "area unsound": "annotations whose area is no positive number",
+    "too small": "instances that min_area or min_side leave out",
+    "no point": "instances that no point of the feature maps is assigned to",
+}
+
+Note: TypeAlias = Callable[[str, str], None]  # takes a kind of problem, and a sentence that names the place
+
+
+@dataclass
+class Problems:
+    """Counts of each kind of problem, and some places."""
+
+    counts: Counter[str] = field(default_factory=Counter)
+    examples: dict[str, list[str]] = field(default_factory=dict)
+
+    def note(self, kind: str, where: str) -> None:
+        self.counts[kind] += 1
+        shown = self.examples.setdefault(kind, [])
+        if len(shown) < EXAMPLES:
+            shown.append(where)
+
+    def of(self, kinds: dict[str, str]) -> list[str]:
+        """Counts and words of those kinds that there are."""
+        return [f"{self.counts[kind]} {about}" for kind, about in kinds.items() if self.counts[kind]]
+
+    def summary(self, kinds: dict[str, str]) -> str:
+        """:meth:`of`, and the first place of each kind."""
+        return "; ".join(
+            f"{self.counts[kind]} {about}, such as {self.examples[kind][0]}"
+            for kind, about in kinds.items()
+            if self.counts[kind]
+        )
