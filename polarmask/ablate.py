@@ -3,6 +3,11 @@
 Every setting has the same seeds, images and steps; what several grids share is trained once.
 """
 
+if __name__ == "__main__":  # before torch is imported
+    from polarmask.command import run
+
+    run("ablate")
+
 import json
 import sys
 from collections.abc import Mapping, Sequence
@@ -162,7 +167,3 @@ def main(args: Sequence[str] | None = None) -> None:
     rows = ablate(config, tuple(GRIDS) if parsed.grid == "all" else [parsed.grid], parsed.seeds)
     print(table(rows))
     print(f"{config.out}: ablation.md, ablation.json, ablation.png, a folder for each training")
-
-
-if __name__ == "__main__":
-    main()

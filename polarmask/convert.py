@@ -4,6 +4,11 @@ The released checkpoints are mmdetection's. Their tensors get our names and our 
 tensors and plain containers.
 """
 
+if __name__ == "__main__":  # before torch is imported
+    from polarmask.command import run
+
+    run("convert")
+
 import json
 import re
 from collections.abc import Sequence
@@ -181,7 +186,3 @@ def main(args: Sequence[str] | None = None) -> None:
     detector = convert(parsed.checkpoint, build_config(parser, parsed), categories)
     detector.save(parsed.weights)
     print(f"{parsed.weights}: {sum(value.numel() for value in detector.model.parameters()):,} parameters")
-
-
-if __name__ == "__main__":
-    main()

@@ -1,6 +1,10 @@
 """``python -m polarmask.evaluate --weights FILE``: mask and box AP of a detector."""
 
-from .evaluation import main
+import sys
+
+from .command import Program, run
 
 if __name__ == "__main__":
-    main()
+    run("evaluation")
+else:
+    sys.modules[__name__].__class__ = Program

@@ -1,6 +1,10 @@
 """``python -m polarmask.predict --weights FILE IMAGES --out FOLDER``: instances of any images."""
 
-from .prediction import main
+import sys
+
+from .command import Program, run
 
 if __name__ == "__main__":
-    main()
+    run("prediction")
+else:
+    sys.modules[__name__].__class__ = Program

@@ -1,6 +1,10 @@
 """``python -m polarmask.train --config NAME``: trains, evaluates, and keeps weights, metrics and pictures."""
 
-from .trainer import main
+import sys
+
+from .command import Program, run
 
 if __name__ == "__main__":
-    main()
+    run("trainer")
+else:
+    sys.modules[__name__].__class__ = Program

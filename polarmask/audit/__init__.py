@@ -1,5 +1,16 @@
 """What is wrong with a data set, and what rays can make of it: before anything is trained."""
 
-from .collect import RAYS, Audit, ClassAudit, Suggestion, audit, suggest
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .collect import RAYS, Audit, ClassAudit, Suggestion, audit, suggest
 
 __all__ = ["RAYS", "Audit", "ClassAudit", "Suggestion", "audit", "suggest"]
+
+
+def __getattr__(name: str) -> Any:
+    # Imported when first used, as in polarmask/__init__.py: the program sets environment variables before torch.
+    if name in __all__:
+        return getattr(importlib.import_module(".collect", __name__), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,8 +1,5 @@
 """``python -m polarmask.audit PATH``: looks at a data set; the exit status says whether training may start."""
 
-import sys
+from ..command import run
 
-from .report import main
-
-if __name__ == "__main__":
-    sys.exit(main())
+run("audit.report")
