@@ -2,14 +2,20 @@
 
 import difflib
 import json
+import re
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any, Literal
+from types import NoneType, UnionType
+from typing import Any, Literal, NoReturn, Union, get_args, get_origin
 
 import yaml
 from jsonargparse import ArgumentError, ArgumentParser, Namespace, set_parsing_settings
+
+from .command import say
+from .config_check import check_config as check_config
+from .config_check import check_ranges
 
 CONFIGS = Path(__file__).parent / "configs"
 set_parsing_settings(docstring_parse_attribute_docstrings=True)  # --help shows what stands below the fields
@@ -66,10 +72,10 @@ class ModelConfig:
     """Images are padded to a multiple of this."""
     score_threshold: float = 0.05
     """Class score below which nothing is a detection."""
-    max_candidates: int = 1000
-    """Points of each level that are looked at."""
-    max_detections: int = 100
-    """Detections of an image."""
+    max_candidates: int | None = 1000
+    """Points of each level that are looked at, the best by score; null: all."""
+    max_detections: int | None = 100
+    """Detections of an image, the best by score; null: all."""
     nms: Literal["box", "polygon"] = "box"
     """What overlap is measured on."""
     nms_threshold: float = 0.5
@@ -194,8 +200,9 @@ class OptimConfig:
 class EvalConfig:
     """How detections are compared with what is there."""
 
-    max_dets: list[int] = field(default_factory=lambda: [1, 10, 100])
-    """Detections of an image that recall is measured with, rising; AP takes the last. See also model.max_detections."""
+    max_dets: list[int] | None = None
+    """Detections of an image that recall is measured with, rising; AP takes the last. By default 1, 10 and
+    model.max_detections; where that is null, all detections, and their recall is called ARall."""
     boundary: float = 0.02
     """Width of the boundary in boundary AP, as a share of the image's diagonal."""
     score_threshold: float = 0.3
@@ -242,10 +249,21 @@ def to_dict(config: Config) -> dict[str, Any]:
 
 
 def from_dict(values: dict[str, Any]) -> Config:
-    """The inverse of :func:`to_dict`, also after JSON, which has no tuples."""
+    """The inverse of :func:`to_dict`, also after JSON, which has no tuples.
+
+    Raises
+    ------
+    ValueError
+        If there is another option, or a value is not of its type.
+    """
     parser = Parser(exit_on_error=False)
     parser.add_class_arguments(Config)
-    return build_config(parser, parser.parse_object(values))
+    try:
+        config = _instantiate(parser, parser.parse_object(values))
+    except ArgumentError as error:
+        raise ValueError(f"from_dict: {error}") from error
+    check_ranges(config, ["model"])  # of a network that is there; how it was trained is history
+    return config
 
 
 def load_config(name: str, **changes: Any) -> Config:
@@ -284,7 +302,14 @@ def parse_config(args: Sequence[str] | None = None, **parser_options: Any) -> Co
     return build_config(parser, parser.parse_args(args))
 
 
-def build_config(parser: ArgumentParser, parsed: Namespace) -> Config:
+def build_config(parser: "Parser", parsed: Namespace) -> Config:
+    """The configuration in what a parser with the options of ``Config`` found, checked."""
+    config = _instantiate(parser, parsed)
+    parser.check(config)
+    return config
+
+
+def _instantiate(parser: "Parser", parsed: Namespace) -> Config:
     parts = parser.instantiate(parsed)
     return Config(**{part.name: parts[part.name] for part in fields(Config)})
 
@@ -294,11 +319,20 @@ class Parser(ArgumentParser):
 
     Configurations (``--config NAME`` or a path; several may be given) come before every other option, wherever they
     stand. A configuration may stand on others, ``base: NAME`` or a list; one that is reached twice counts once.
-    Option names are written out; an unknown one is an error that suggests the nearest.
+    Option names are written out; an unknown one is an error that suggests the nearest. Errors are one sentence.
+    A configuration or a command line that sets ``data.root`` without ``data.dataset`` means files.
+
+    Attributes
+    ----------
+    given : set of str
+        Names of the options that stood on the command line.
     """
 
     def __init__(self, **kwargs: Any) -> None:
-        super().__init__(allow_abbrev=False, **kwargs)
+        super().__init__(
+            allow_abbrev=False, epilog="With --traceback, an error also shows where it was raised.", **kwargs
+        )
+        self.given: set[str] = set()
         self.add_argument("--config", action="config", help="Name of a file in polarmask/configs, or a path.")
 
     def parse_args(self, args: Sequence[str] | None = None, *rest: Any, **kwargs: Any) -> Namespace:  # type: ignore[override]
@@ -309,12 +343,45 @@ class Parser(ArgumentParser):
             if arg == "--config" or arg.startswith("--config="):
                 name = arg.removeprefix("--config=") if "=" in arg else next(remaining, "")
                 for content in self._with_bases(self._find(name)).values():
-                    configs += ["--config", yaml.safe_dump(content)]
+                    configs += ["--config", yaml.safe_dump(_as_files(content))]
             else:
-                if arg.startswith("--"):
-                    self._check_name(arg[2:].split("=")[0], "--")
+                if arg.startswith("--") and arg != "--":
+                    name = arg[2:].split("=")[0]
+                    self._check_name(name, "--")
+                    self.given.add(name.removesuffix("+"))
                 others.append(arg)
+        if "data.root" in self.given and "data.dataset" not in self.given:
+            configs += ["--config", yaml.safe_dump({"data": {"dataset": "files"}})]
         return super().parse_args([*configs, *others], *rest, **kwargs)
+
+    def check(self, config: Config) -> None:
+        """Ends with an error where a number is out of its range, or an option that was given has no effect."""
+        try:
+            check_config(config, self.given)
+        except ValueError as error:
+            self.error(str(error))
+        if config.data.dataset != "files" and config.data.root != DataConfig.root:
+            self.error(f"data.root: expected data.dataset files, got {config.data.dataset}; leave one of them out")
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        """Prints one sentence and exits with status 2, or raises an ArgumentError."""
+        sentence = self._sentence(message)
+        if not self.exit_on_error:
+            raise ArgumentError(None, sentence) from ex
+        say(f"{self.prog.removeprefix('python -m ')}: {sentence}; --help lists the options")
+        self.exit(2)
+
+    def _sentence(self, message: str) -> str:
+        """What jsonargparse says in several lines of its own words, as option, expected, got."""
+        if required := re.search(r'[Kk]ey "(\S+)" is required', message):
+            return f"expected {required[1]}, which must be given"
+        keys = re.findall(r'Parser key "(\S+)":', message)
+        got = re.findall(r"(?:Got|Given) value: (.*)", message)
+        if keys and got:
+            action = self._option_string_actions.get(f"--{keys[-1]}")
+            if hint := getattr(action, "_typehint", None):
+                return f"{keys[-1]}: expected {_words(hint)}, got {got[-1]}"
+        return " ".join(message.split())
 
     def _with_bases(self, path: Path, above: tuple[Path, ...] = ()) -> dict[Path, dict[str, Any]]:
         """What stands in a file, after what stands in those that it names as its base."""
@@ -354,3 +421,44 @@ def _names(values: dict[str, Any], prefix: str = "") -> Iterator[str]:
             yield from _names(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}"
+
+
+def _as_files(content: dict[str, Any]) -> dict[str, Any]:
+    """A configuration's options; those that set data.root mean files where they do not say otherwise."""
+    names = set(_names(content))
+    if "data.root" in names and "data.dataset" not in names:
+        data = content.get("data")
+        return {**content, "data": {**(data if isinstance(data, dict) else {}), "dataset": "files"}}
+    return content
+
+
+_PLAIN = {
+    int: ("a whole number", "whole numbers"),
+    float: ("a number", "numbers"),
+    bool: ("true or false", "true or false"),
+    str: ("text", "texts"),
+    NoneType: ("null", "null"),
+}
+
+
+def _words(hint: Any, several: bool = False) -> str:
+    """A type in words.
+
+    Examples
+    --------
+    >>> _words(list[tuple[float, float]] | None)
+    'a list of lists of 2 numbers, or null'
+    """
+    if hint in _PLAIN:
+        return _PLAIN[hint][several]
+    origin, args = get_origin(hint), get_args(hint)
+    if origin in (Union, UnionType):
+        return ", or ".join(_words(arg, several) for arg in args)
+    if origin is Literal:
+        return f"one of {', '.join(map(str, args))}"
+    lists = "lists of" if several else "a list of"
+    if origin is list:
+        return f"{lists} {_words(args[0], True)}"
+    if origin is tuple:
+        return f"{lists} {len(args)} {_words(args[0], True)}"
+    return str(hint)

@@ -1,8 +1,8 @@
 """Mask, box and boundary AP of a detector, and one-to-one matching."""
 
 import json
-import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from copy import copy, deepcopy
 from dataclasses import asdict, dataclass, replace
@@ -17,7 +17,7 @@ from torch import Tensor
 from polarmask_ops import polygons_to_rle
 
 from . import draw
-from .config import DataConfig, EvalConfig, Parser
+from .config import Config, DataConfig, EvalConfig, Parser
 from .data import DataSet, data_to_evaluate, readable
 from .data.sample import Sample
 from .detector import Detector, load
@@ -77,9 +77,17 @@ def evaluate(
             f"{dict(sorted(unknown))}"
         )
     results, seconds = _detect(detector, data, distributed, before_each)
-    evaluation = compare(data, results, detector.config.eval)
+    evaluation = compare(data, results, with_max_dets(detector).eval)
     evaluation.metrics["seconds/image"] = seconds / max(len(data), 1)
     return evaluation
+
+
+def with_max_dets(detector: Detector) -> Config:
+    """The configuration of a detector, with ``eval.max_dets`` as its limit says where none are set."""
+    config, limit = detector.config, detector.model.postprocess.max_detections
+    if config.eval.max_dets is not None or limit is None:
+        return config
+    return replace(config, eval=replace(config.eval, max_dets=[*(n for n in (1, 10) if n < limit), limit]))
 
 
 def _detect(
@@ -119,15 +127,16 @@ def compare(data: DataSet, results: list[dict[str, Any]], config: EvalConfig) ->
     compared = renumbered(results, numbers)
     metrics: dict[str, float] = {}
     precision = {}
+    counts = _counts(results, config)
     for kind in KINDS:
-        evaluation = _evaluate(truth, compared, kind, config)
+        evaluation = _evaluate(truth, compared, kind, list(counts.values()), config.boundary)
         # precision: (IoU, recall, category, area, max_dets); recall: the same without the second
         found, recall = evaluation.eval["precision"], evaluation.eval["recall"]
         precision[kind] = found[..., 0, -1]
         metrics |= {f"{kind}/AP": _mean(found[..., 0, -1])}
         metrics |= {f"{kind}/AP50": _mean(found[0, ..., 0, -1]), f"{kind}/AP75": _mean(found[5, ..., 0, -1])}
         metrics |= {f"{kind}/AP{size}": _mean(found[..., area, -1]) for size, area in AREAS.items()}
-        metrics |= {f"{kind}/AR{count}": _mean(recall[..., 0, n]) for n, count in enumerate(evaluation.params.maxDets)}
+        metrics |= {f"{kind}/AR{count}": _mean(recall[..., 0, n]) for n, count in enumerate(counts)}
         metrics |= {f"{kind}/AR{size}": _mean(recall[..., area, -1]) for size, area in AREAS.items() if size}
     metrics["boundary/dilation"] = config.boundary
     if len(data.categories) > 1:
@@ -201,7 +210,7 @@ def choose_thresholds(detector: Detector, data: DataSet, iou: float = 0.5, *, di
     stores two such thresholds beside its weights, chosen by another measure.
     """
     everything = with_thresholds(detector, 0.0, 1.0)
-    everything.model.postprocess = everything.model.postprocess._replace(max_detections=sys.maxsize)
+    everything.model.postprocess = everything.model.postprocess._replace(max_detections=None)
 
     def with_each_overlap(sample: Sample) -> list[list[dict[str, Any]]]:
         found, results = everything(sample.image), []
@@ -210,7 +219,7 @@ def choose_thresholds(detector: Detector, data: DataSet, iou: float = 0.5, *, di
             postprocess = detector.model.postprocess._replace(nms_threshold=nms)
             boxes = found["boxes"] / scale.repeat(2)
             keep = postprocess.suppress(boxes, *(found[name] for name in ("centers", "rays", "scores", "labels")))
-            kept = {name: value[keep] for name, value in found.items()}
+            kept = {name: value[keep[: postprocess.max_detections]] for name, value in found.items()}
             results.append(coco_results(kept, sample.size, sample.image_id, list(detector.categories)))
         return results
 
@@ -243,13 +252,23 @@ def show(metrics: dict[str, float]) -> None:
         print(f"{name:>24}: {value:.4f}")
 
 
-def _evaluate(truth: COCO, results: list[dict[str, Any]], kind: str, config: EvalConfig) -> COCOeval_faster:
+def _counts(results: list[dict[str, Any]], config: EvalConfig) -> dict[str, int]:
+    """Detections of an image that recall is measured with, by the names of the metrics."""
+    if config.max_dets is not None:
+        return {str(count): count for count in config.max_dets}
+    most = max(Counter(result["image_id"] for result in results).values(), default=0)
+    return {"1": 1, "10": 10, "all": max(most, 11)}
+
+
+def _evaluate(
+    truth: COCO, results: list[dict[str, Any]], kind: str, counts: list[int], boundary: float
+) -> COCOeval_faster:
     # With both, a detection's size would be its box's, also when masks are compared.
     shape = "bbox" if kind == "bbox" else "segmentation"
     keys = ("image_id", "category_id", "score", shape)
     found = truth.loadRes([{key: deepcopy(result[key]) for key in keys} for result in results])  # it writes into them
-    evaluation = COCOeval_faster(truth, found, kind, boundary_dilation_ratio=config.boundary)
-    evaluation.params.maxDets = config.max_dets
+    evaluation = COCOeval_faster(truth, found, kind, boundary_dilation_ratio=boundary)
+    evaluation.params.maxDets = counts
     evaluation.evaluate()
     evaluation.accumulate()
     return evaluation
@@ -285,8 +304,9 @@ def main(args: Sequence[str] | None = None) -> None:
     config = replace(detector.config, data=parsed.data, eval=parsed.eval)
     # Images that are denser than those of the training are looked at to the end.
     postprocess = detector.model.postprocess
-    most = max(postprocess.max_detections, *config.eval.max_dets)
-    detector.model.postprocess = postprocess._replace(max_detections=most)
+    if config.eval.max_dets is not None and postprocess.max_detections is not None:
+        most = max(postprocess.max_detections, *config.eval.max_dets)
+        detector.model.postprocess = postprocess._replace(max_detections=most)
     data = data_to_evaluate(config.data, config.seed)
     asked = replace(detector, config=config)
     device = device_of(parsed.device)

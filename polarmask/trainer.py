@@ -28,7 +28,7 @@ from .checkpoint import (
     load_checkpoint,
     save_checkpoint,
 )
-from .config import Config, parse_config, to_dict
+from .config import Config, check_config, parse_config, to_dict
 from .data import DataSet, build_data, check_categories, check_data
 from .data.loader import training_loader
 from .data.subset import Subset
@@ -68,7 +68,8 @@ def train(config: Config) -> Detector:
         If ``config.out`` holds a run that is neither to be gone on with nor overwritten, or another training writes
         there at this moment.
     ValueError
-        If there are no images, a checkpoint does not fit, or the machine has no such precision.
+        If a number of the configuration is out of its range, there are no images, a checkpoint does not fit, or the
+        machine has no such precision.
     DataError
         If the images or annotations cannot be trained on or evaluated on; before the first step, or when a file became
         unreadable since then.
@@ -78,6 +79,7 @@ def train(config: Config) -> Detector:
         After SIGTERM (143) and SIGINT (130), when a checkpoint is written; in processes of torchrun that end because
         another one failed (2).
     """
+    check_config(config)
     with claimed(Path(config.out)):
         return _Run(config).train()
 

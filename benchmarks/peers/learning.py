@@ -6,6 +6,7 @@ would be learned in minutes. Anchors have two sizes on each level, 4 and 4·√2
 data sets. All else is torchvision's default.
 """
 
+import sys
 from typing import Any
 
 import torch
@@ -48,7 +49,7 @@ def mask_rcnn(config: ModelConfig, classes: int) -> nn.Module:
         box_head=TwoMLPHead(width * 7 * 7, 4 * width),
         box_predictor=FastRCNNPredictor(4 * width, 1 + classes),
         box_batch_size_per_image=REGIONS,
-        box_detections_per_img=config.max_detections,
+        box_detections_per_img=sys.maxsize if config.max_detections is None else config.max_detections,
         mask_roi_pool=MultiScaleRoIAlign(names, output_size=14, sampling_ratio=2),
         mask_head=MaskRCNNHeads(width, (width,) * 4, 1),
         mask_predictor=MaskRCNNPredictor(width, width, 1 + classes),

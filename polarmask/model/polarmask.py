@@ -11,7 +11,7 @@ from polarmask_ops import Outlines, PolarTargets, encode_targets
 
 from .head import PolarHead
 from .loss import box_centerness, polar_losses
-from .postprocess import PostProcess
+from .postprocess import Cuts, PostProcess
 
 
 class PolarMask(nn.Module):
@@ -38,6 +38,11 @@ class PolarMask(nn.Module):
     mask_loss, mask_weight, box_offset
         See :func:`polarmask.model.loss.polar_losses`.
     postprocess : PostProcess
+
+    Attributes
+    ----------
+    cuts : Cuts
+        Counts what the limits of ``postprocess`` left out.
     """
 
     image_mean: Tensor
@@ -70,6 +75,7 @@ class PolarMask(nn.Module):
         self.mask_weight = mask_weight
         self.box_offset = box_offset
         self.postprocess = postprocess or PostProcess()
+        self.cuts = Cuts()
         self.register_buffer("image_mean", torch.tensor(image_mean).view(3, 1, 1), persistent=False)
         self.register_buffer("image_std", torch.tensor(image_std).view(3, 1, 1), persistent=False)
 
@@ -118,7 +124,8 @@ class PolarMask(nn.Module):
         output = self.head(list(self.backbone(batch).values()))
         if not self.training:
             points = self.head.points(output.level_shapes, output.logits.device)
-            return self.postprocess(output, points, [(image.shape[-2], image.shape[-1]) for image in images])
+            sizes = [(image.shape[-2], image.shape[-1]) for image in images]
+            return self.postprocess(output, points, sizes, self.cuts)
         assert targets is not None
         if not isinstance(targets, PolarTargets):
             targets = self.encode(output.level_shapes, targets)

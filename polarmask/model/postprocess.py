@@ -1,5 +1,7 @@
 """From the head's output to detections."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 import torch
@@ -11,16 +13,48 @@ from polarmask_ops import batched_rays_nms, rays_to_boxes, top_scores
 from .head import HeadOutput
 
 
+@dataclass
+class Cuts:
+    """What ``max_candidates`` and ``max_detections`` left out.
+
+    Attributes
+    ----------
+    images : int
+        Images of which something was left out.
+    candidates : int
+        Points above the score threshold that were not looked at.
+    detections : int
+        Detections after suppression.
+    """
+
+    images: int = 0
+    candidates: int = 0
+    detections: int = 0
+
+    def add(self, candidates: int, detections: int) -> None:
+        """Counts an image."""
+        self.images += candidates > 0 or detections > 0
+        self.candidates += candidates
+        self.detections += detections
+
+    def __str__(self) -> str:
+        counts = {"max_detections": self.detections, "max_candidates": self.candidates}
+        parts = [f"{name} left out {count}" for name, count in counts.items() if count]
+        return f"of {self.images} image{'s' * (self.images != 1)} {' and '.join(parts)}"
+
+
 class PostProcess(NamedTuple):
     """How detections are chosen."""
 
     score_threshold: float = 0.05  # on the class score, before centerness
-    max_candidates: int = 1000  # points of a level that are looked at
-    max_detections: int = 100  # of an image
+    max_candidates: int | None = 1000  # points of a level that are looked at; None: all above the score threshold
+    max_detections: int | None = 100  # of an image; None: all
     nms: Literal["box", "polygon"] = "box"
     nms_threshold: float = 0.5
 
-    def __call__(self, output: HeadOutput, points: Tensor, sizes: list[tuple[int, int]]) -> list[dict[str, Tensor]]:
+    def __call__(
+        self, output: HeadOutput, points: Tensor, sizes: list[tuple[int, int]], cuts: Cuts | None = None
+    ) -> list[dict[str, Tensor]]:
         """Detections of each image, best first.
 
         Parameters
@@ -31,6 +65,8 @@ class PostProcess(NamedTuple):
             In pixels.
         sizes : list of (int, int)
             Height and width of each image, without padding.
+        cuts : Cuts, optional
+            Counts what the limits leave out.
 
         Returns
         -------
@@ -38,10 +74,8 @@ class PostProcess(NamedTuple):
             ``boxes`` (N, 4), clipped to the image, ``labels`` (N,) int64, ``scores`` (N,), ``centers`` (N, 2) and
             ``rays`` (N, R), all in the network's pixels.
         """
-        lengths = [height * width for height, width in output.level_shapes]
-        _, indices = top_scores(output.logits, output.centerness, lengths, self.max_candidates)
         results = []
-        for b, (best, size) in enumerate(zip(indices, sizes, strict=True)):
+        for b, (best, size) in enumerate(zip(self.candidates(output), sizes, strict=True)):
             scores, centerness = output.logits[b, best].sigmoid(), output.centerness[b, best].sigmoid()
             centers = points[best]
             rays = output.log_rays[b, best].exp()
@@ -53,7 +87,13 @@ class PostProcess(NamedTuple):
             boxes = clip_boxes_to_image(boxes, size)
             # The release leaves out the division, which changes no order but takes scores above 1.
             factors = (centerness + 0.5) / 1.5
-            row, label, score = self.select(scores, factors, boxes, centers, rays)
+            row, label, score = self._kept(scores, factors, boxes, centers, rays)
+            if cuts is not None:
+                unseen = 0
+                if self.max_candidates is not None:
+                    unseen = int(self.above(output.logits[b]).sum() - self.above(output.logits[b, best]).sum())
+                cuts.add(unseen, len(row) - len(row[: self.max_detections]))
+            row, label, score = (values[: self.max_detections] for values in (row, label, score))
             results.append(
                 {
                     "boxes": boxes[row],
@@ -65,19 +105,38 @@ class PostProcess(NamedTuple):
             )
         return results
 
+    def candidates(self, output: HeadOutput) -> Sequence[Tensor]:
+        """Indices of the points of each image that are looked at."""
+        if self.max_candidates is None:
+            return [self.above(logits).nonzero()[:, 0] for logits in output.logits]
+        lengths = [height * width for height, width in output.level_shapes]
+        _, indices = top_scores(output.logits, output.centerness, lengths, self.max_candidates)
+        return list(indices)
+
+    def above(self, logits: Tensor) -> Tensor:
+        """Which points of (points, classes) logits have a class above the score threshold, (points,) bool."""
+        return logits.amax(1).sigmoid() > self.score_threshold
+
     def select(
         self, scores: Tensor, factors: Tensor, boxes: Tensor, centers: Tensor, rays: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Thresholds and suppresses N candidates with (N, classes) scores: row, class and score of those kept."""
+        row, label, score = self._kept(scores, factors, boxes, centers, rays)
+        return row[: self.max_detections], label[: self.max_detections], score[: self.max_detections]
+
+    def _kept(
+        self, scores: Tensor, factors: Tensor, boxes: Tensor, centers: Tensor, rays: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """:meth:`select` without the limit."""
         row, label = (scores > self.score_threshold).nonzero(as_tuple=True)
         score = scores[row, label] * factors[row]
         keep = self.suppress(boxes[row], centers[row], rays[row], score, label)
         return row[keep], label[keep], score[keep]
 
     def suppress(self, boxes: Tensor, centers: Tensor, rays: Tensor, scores: Tensor, labels: Tensor) -> Tensor:
-        """Which of N detections are kept, best first."""
+        """Which of N detections are kept, best first, however many."""
         if self.nms == "box":
             keep = batched_nms(boxes, scores, labels, self.nms_threshold)
         else:
             keep = batched_rays_nms(centers, rays, scores, labels, self.nms_threshold)
-        return keep[: self.max_detections]
+        return keep

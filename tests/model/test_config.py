@@ -158,7 +158,12 @@ def test_help_explains_every_option(capsys):
 
 def test_load_config_takes_values_of_python():
     config = load_config(
-        "nuclei", data__percentiles=None, data__rotate=False, model__strides=[4, 8], data__scale=(1, 2)
+        "nuclei",
+        data__percentiles=None,
+        data__rotate=False,
+        model__strides=[4, 8],
+        model__ranges=[(-1, 64), (64, 1e8)],
+        data__scale=(1, 2),
     )
     assert (config.data.percentiles, config.data.rotate, config.model.strides) == (None, False, [4, 8])
     assert config.data.scale == (1, 2)
