@@ -87,6 +87,8 @@ def train(config: Config) -> Detector:
 class _Run:
     """A training, ready to begin or to go on. What only one process can find wrong ends all of them."""
 
+    network: PolarMask
+
     def __init__(self, config: Config) -> None:
         self.config, self.out = config, Path(config.out)
         all_or_none(self._check_options)
