@@ -1,39 +1,37 @@
 # Every target sets up what it needs: a bare machine with Python >= 3.10 and a C++20 compiler is enough.
 #
 #   make demo       train on one half of a microscopy image, evaluate on the other, write pictures
-#   make test       the tests (make test-all: the slow ones too)
+#   make test-demo  the same, and whether it finds the nuclei
+#   make test       the tests; TESTS=tests/model runs a part of them, MARKED="not long" the slow ones too
+#   make test-all   all tests, the long ones too: full-size networks, large images, whole trainings
 #   make bench      the benchmarks beside their peers, tables and charts under benchmarks/results/
 #   make lint       ruff, mypy, clang-format
+#   make try-readme the README's install lines, word for word, in a copy of the checkout and an empty environment
+#   make wheel      a source distribution and a wheel under dist/, tried in the environment of `make try-readme`
 #   make test-cpp   the C++ tests of the headers, through CMake
+#   make test-cmake the extension through CMake, as C++ developers have it
 #   make sanitize   the tests of the ops under AddressSanitizer and UndefinedBehaviorSanitizer
-#   make test-simt  the tests of the ops that have CUDA kernels against these kernels, emulated; in three schedules
+#   make test-simt  the tests of the ops that have CUDA kernels against these kernels, emulated; in three schedules, or in
+#                   those of SCHEDULES="forward 7"
 #   make test-simt-race, make test-simt-asan: the same in the race detector and under AddressSanitizer
-#   make test-simt-smoke  in both, the part that is marked `smoke`, as CI runs it
+#   make test-simt-smoke  the part that is marked `smoke`, in the other schedules and in both of these
 #   make test-simt-mutants  kernels without one of their barriers or atomics: the tests must notice
 #   make test-cuda-build  the extension with CUDA loads, and every op has its kernels; needs nvcc, no GPU
-#   make cuda-report  registers, shared memory and occupancy of every kernel; needs nvcc, no GPU
+#   make cuda-report  registers, shared memory and occupancy of every kernel on seven chips; needs nvcc, no GPU
+#   make test-cuda-spills  the same for one chip, and nothing is written
 #   make test-gpu   on a machine with a GPU: the tests on it, values checked too, compute-sanitizer
 #   make bench-gpu  on a machine with a GPU: the ops beside torch and torchvision there, and beside their floors
-#   make wheel      a wheel under dist/, installed in a clean environment and tried there
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 STARDIST := .cache/stardist
 SOURCES := $(shell find csrc -type f) setup.py
 TORCH := torch>=2.13,<2.15
-BUILD_TOOLS := "setuptools>=77" wheel ninja "pybind11>=2.13" numpy "$(TORCH)"
-
-# Only for the chips that are here. `POLARMASK_CUDA=1 make wheel` builds the kernels without a GPU, for all chips.
-GPUS := $(shell nvidia-smi --query-gpu=compute_cap --format=csv,noheader 2>/dev/null | sort -u | paste -sd';')
-ifneq ($(GPUS),)
-export TORCH_CUDA_ARCH_LIST ?= $(GPUS)
-else
-export POLARMASK_CUDA ?= 0
-endif
+BUILD_TOOLS := "setuptools>=77" ninja "pybind11>=2.13" "$(TORCH)"
 
 # Tests of the ops are many and use one core each: as many at once as there are cores. The trainer's are not run so, they
-# have threads and processes of their own.
-AT_ONCE := -n $(shell getconf _NPROCESSORS_ONLN)
+# have threads and processes of their own. CI sets it to nothing, it has steps beside each other.
+AT_ONCE ?= -n $(shell getconf _NPROCESSORS_ONLN)
 
 # The tests of the files with kernels. Once is enough for torch.compile, export and opcheck: schedules are nothing to them.
 SIMT_TESTS := $(wildcard $(shell sed -n 's|^ops/.*/\(.*\)_kernels\.cu$$|tests/test_\1.py|p' csrc/sources.txt | sort -u))
@@ -45,7 +43,8 @@ ASAN := LD_PRELOAD="$$($(CXX) -print-file-name=libasan.so) $$($(CXX) -print-file
 # Threads that wait by spinning make training five times slower on a machine that does something else too.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: setup demo test test-all bench lint test-cpp sanitize test-simt test-simt-race test-simt-asan test-simt-smoke test-simt-mutants test-cuda-build cuda-report test-gpu bench-gpu wheel clean
+.PHONY: setup demo test-demo test test-all bench lint try-readme test-cpp test-cmake sanitize simt-build test-simt test-simt-race test-simt-asan \
+	test-simt-smoke test-simt-mutants test-cuda-build cuda-report test-cuda-spills test-gpu bench-gpu wheel clean
 setup: $(VENV)/.built
 
 $(VENV)/.installed: pyproject.toml
@@ -63,8 +62,13 @@ $(VENV)/.built: $(VENV)/.installed $(SOURCES)
 demo: setup
 	$(BIN)/python -m polarmask.train --config nuclei --out runs/demo --overwrite true
 
+test-demo: demo
+	$(BIN)/python tests/try_demo.py runs/demo/metrics.json
+
+TESTS ?=
+MARKED ?= not slow and not long
 test: setup $(STARDIST)
-	PYTHONPATH=$(STARDIST) $(BIN)/pytest -m "not slow"
+	PYTHONPATH=$(STARDIST) $(BIN)/pytest -m "$(MARKED)" $(TESTS)
 
 test-all: setup $(STARDIST)
 	PYTHONPATH=$(STARDIST) $(BIN)/pytest
@@ -91,23 +95,35 @@ lint: $(VENV)/.installed
 	$(BIN)/clang-format --dry-run -Werror $$(git ls-files '*.h' '*.cpp' '*.cu' '*.cuh')
 	$(BIN)/mypy
 
+CMAKE_BUILD := build/cmake
+configure = cmake -S . -B $(CMAKE_BUILD) -G Ninja -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN))/ninja -DPython_EXECUTABLE=$(abspath $(BIN))/python
 test-cpp: $(VENV)/.installed
-	cmake -S . -B build/cmake -G Ninja -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN))/ninja -DPython_EXECUTABLE=$(abspath $(BIN))/python
-	cmake --build build/cmake
-	ctest --test-dir build/cmake --output-on-failure
+	$(configure)
+	cmake --build $(CMAKE_BUILD) --target cpp_tests
+	ctest --test-dir $(CMAKE_BUILD) --output-on-failure
 
-# The sanitizers' copy of the package lies before the editable one on the path.
-OPS_TESTS = $(filter-out %_benchmarks.py %_inductor.py %_package.py %_readme.py, $(wildcard tests/test_*.py))
+test-cmake: $(VENV)/.installed
+	$(configure)
+	cmake --build $(CMAKE_BUILD) --target polarmask_ops
+	cd $(CMAKE_BUILD) && $(abspath $(BIN))/python -c 'import torch, _C; print(_C.build_info())'
+
+# The host code of the emulated kernels is that of the extension, and is compiled for `make test-simt-asan` anyway: with no
+# schedule the ops use their CPU loops.
+OPS_TESTS = $(filter-out %_benchmarks.py %_inductor.py %_package.py %_readme.py %_setup.py, $(wildcard tests/test_*.py))
+sanitize test-simt test-simt-race test-simt-asan test-simt-smoke: export POLARMASK_BACKEND = simt
 sanitize: $(VENV)/.installed
-	POLARMASK_SANITIZE=1 POLARMASK_CUDA=0 $(BIN)/python setup.py --quiet build --build-base build/sanitize --build-lib build/sanitize/lib
-	$(ASAN) PYTHONPATH=build/sanitize/lib $(BIN)/pytest $(AT_ONCE) -m "not slow" --capture=sys $(OPS_TESTS)
+	$(BIN)/python tests/simt/simt_build.py asan
+	$(ASAN) PYTHONPATH=build/simt/asan POLARMASK_SIMT_SCHEDULE=none $(BIN)/pytest $(AT_ONCE) -m "not slow" --capture=sys $(OPS_TESTS)
 
-test-simt test-simt-race test-simt-asan test-simt-smoke: export POLARMASK_BACKEND = simt
+simt-build: $(VENV)/.installed
+	$(BIN)/python tests/simt/simt_build.py plain race asan
+
+SCHEDULES ?= forward backward 1
+in_schedule = PYTHONPATH=build/simt/plain POLARMASK_SIMT_SCHEDULE=$(1) $(SIMT_PYTEST)
 test-simt: $(VENV)/.installed
 	$(BIN)/python tests/simt/simt_build.py plain
-	PYTHONPATH=build/simt/plain POLARMASK_SIMT_SCHEDULE=forward $(SIMT_PYTEST)
-	PYTHONPATH=build/simt/plain POLARMASK_SIMT_SCHEDULE=backward $(SIMT_PYTEST) $(ANY_SCHEDULE)
-	PYTHONPATH=build/simt/plain POLARMASK_SIMT_SCHEDULE=1 $(SIMT_PYTEST) $(ANY_SCHEDULE)
+	$(call in_schedule,$(firstword $(SCHEDULES)))
+	set -e; $(foreach schedule,$(wordlist 2,99,$(SCHEDULES)),$(call in_schedule,$(schedule)) $(ANY_SCHEDULE);)
 
 test-simt-race: $(VENV)/.installed
 	$(BIN)/python tests/simt/simt_build.py race
@@ -117,15 +133,16 @@ test-simt-asan: $(VENV)/.installed
 	$(BIN)/python tests/simt/simt_build.py asan
 	$(ASAN) PYTHONPATH=build/simt/asan $(SIMT_PYTEST) $(ANY_SCHEDULE)
 
-test-simt-smoke: $(VENV)/.installed
-	$(BIN)/python tests/simt/simt_build.py race asan
+test-simt-smoke: simt-build
+	$(call in_schedule,backward) -m smoke
+	$(call in_schedule,1) -m smoke
 	PYTHONPATH=build/simt/race POLARMASK_SIMT_SCHEDULE=1 $(SIMT_PYTEST) -m smoke
 	$(ASAN) PYTHONPATH=build/simt/asan $(SIMT_PYTEST) -m smoke
 
 test-simt-mutants: $(VENV)/.installed
 	$(BIN)/python tests/simt/mutate.py
 
-# A copy of the package of its own, as `make sanitize` has one.
+# A copy of the package of its own, which lies before the editable one on the path.
 test-cuda-build: $(VENV)/.installed
 	POLARMASK_CUDA=1 TORCH_CUDA_ARCH_LIST=9.0 $(BIN)/python setup.py --quiet build --build-base build/cuda --build-lib build/cuda/lib
 	PYTHONPATH=build/cuda/lib $(BIN)/python tests/try_cuda_build.py
@@ -133,11 +150,14 @@ test-cuda-build: $(VENV)/.installed
 cuda-report: $(VENV)/.installed
 	$(BIN)/python benchmarks/cuda_report.py
 
+test-cuda-spills: $(VENV)/.installed
+	$(BIN)/python benchmarks/cuda_report.py 90
+
 # The sanitizer takes minutes for what takes a second: the smoke tests, of the kernels against the CPU loops.
 SANITIZER = $(shell command -v compute-sanitizer || echo "$${CUDA_HOME:-/usr/local/cuda}/bin/compute-sanitizer")
 test-gpu: setup $(STARDIST)
 	@$(BIN)/python benchmarks/gpu_here.py $@
-	PYTHONPATH=$(STARDIST) $(BIN)/pytest -m "not slow"
+	PYTHONPATH=$(STARDIST) $(BIN)/pytest -m "not slow and not long"
 	POLARMASK_CHECK=1 $(BIN)/pytest -m "not slow" $(filter-out %_cuda_graphs.py, $(OPS_TESTS))
 	$(SANITIZER) --tool memcheck --error-exitcode 1 $(BIN)/python -m pytest -m smoke $(OPS_TESTS)
 	$(SANITIZER) --tool racecheck --error-exitcode 1 $(BIN)/python -m pytest -m smoke $(OPS_TESTS)
@@ -146,12 +166,16 @@ bench-gpu: setup $(VENV)/.bench
 	@$(BIN)/python benchmarks/gpu_here.py $@
 	$(BIN)/python benchmarks/gpu.py benchmarks/results
 
+try-readme:
+	$(PYTHON) tests/try_readme_install.py build/readme
+
 wheel: $(VENV)/.installed
-	rm -rf dist build/wheel
+	rm -rf dist
+	$(BIN)/python -m build --sdist --no-isolation
 	$(BIN)/python -m build --wheel --no-isolation
-	$(PYTHON) -m venv build/wheel
-	build/wheel/bin/pip install --quiet dist/*.whl
-	cd build/wheel && bin/python -m polarmask_ops && bin/python ../../tests/try_wheel.py
+	test -d build/readme/env || $(MAKE) try-readme
+	build/readme/env/bin/pip install --quiet --no-deps --force-reinstall dist/*.whl
+	cd build/readme && env/bin/python -m polarmask_ops && env/bin/python ../../tests/try_install.py
 
 clean:
 	rm -rf build dist $(VENV)/.built polarmask_ops/*.so

@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 import pytest
+from try_readme_install import install_lines
 
 README = (Path(__file__).parent.parent / "README.md").read_text()
 BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
@@ -12,6 +13,12 @@ BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 @pytest.mark.parametrize("block", BLOCKS, ids=[f"block-{n}" for n in range(len(BLOCKS))])
 def test_blocks_run(block):
     exec(compile(block, "README.md", "exec"), {})
+
+
+def test_the_install_lines_that_ci_runs_are_found():
+    lines = install_lines(README).splitlines()
+    assert lines[0].startswith("python3 -m venv ")
+    assert [line.split("#")[0].strip() for line in lines[1:]] == ['pip install ".[train]"', "python -m polarmask_ops"]
 
 
 def test_it_names_every_public_function():

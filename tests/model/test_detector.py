@@ -84,13 +84,13 @@ def takes_a_step(name, size):
     assert not torch.equal(model.head.rays.weight, before)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("name", networks())
 def test_every_network_takes_a_step(name):
     takes_a_step(name, (300, 250))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_step_at_full_size():
     takes_a_step("r50_2x", (1333, 800))
 

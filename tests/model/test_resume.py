@@ -179,7 +179,7 @@ def test_sigterm_writes_a_checkpoint_and_leaves(args, uninterrupted, tmp_path):
     assert_same_run(tmp_path, uninterrupted)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(1800)
 def test_killed_at_any_moment_it_goes_on_to_the_same_losses(tmp_path, monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "1")

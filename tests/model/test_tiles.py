@@ -281,7 +281,7 @@ print(memory("VmHWM"), shared)  # getrusage's peak would be that of the process 
 """
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(1800)
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="Linux tells a process its peak of memory")
 @pytest.mark.parametrize("layout", [{}, {"tile": (256, 256), "compression": "zlib"}])
@@ -316,7 +316,7 @@ def test_a_very_large_image_in_bounded_memory(tmp_path, layout):
     assert sorted(middle.ravel().tolist()) == list(range(1, count**2 + 1))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(1800)
 def test_nuclei_in_tiles_are_those_of_the_whole_image(nuclei, tmp_path):
     config = polarmask.load_config("nuclei", out=tmp_path)

@@ -534,7 +534,7 @@ class Crops:
         return coco_truth(self.samples, self.categories)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(900)
 def test_overfits_two_crops(nuclei, monkeypatch, tmp_path):
     crops = Crops(nuclei[0][0])

@@ -5,6 +5,7 @@ csrc/sources.txt are compiled as C++ with the stand-in for <cuda_runtime.h> that
 instruments them, and nothing else, for the race detector.
 """
 
+import fcntl
 import subprocess
 import sys
 import sysconfig
@@ -87,9 +88,11 @@ def build(folder: Path, *targets: str, mutants: Mapping[Path, Path] | None = Non
     """Build into a folder; ``mutants`` are sources and what replaces them in the target mutant/_C_simt.so."""
     folder.mkdir(parents=True, exist_ok=True)
     text = rules(any(target.endswith(".so") for target in targets), mutants or {})
-    (folder / "build.ninja").write_text(text)
     command = ["env", "-u", "LD_PRELOAD", "ninja", "-C", folder, "--quiet", *targets]  # no sanitizer for the compiler
-    done = subprocess.run(command, capture_output=True, text=True)
+    with (folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # several targets of the Makefile may build at the same time
+        (folder / "build.ninja").write_text(text)
+        done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         raise SystemExit(done.stdout + done.stderr)
 

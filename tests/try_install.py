@@ -1,4 +1,4 @@
-"""Tried against an installed wheel, outside the checkout: import, an op of each kind, gradcheck."""
+"""Tried against an installed package, outside the checkout: import, an op of each kind, gradcheck."""
 
 from pathlib import Path
 
@@ -14,7 +14,7 @@ def main() -> None:
     assert polarmask_ops.rays_to_rle(centers, rays, (40, 40)).areas().tolist() == [316, 316]
     pred = torch.rand(3, 8, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(lambda p: polarmask_ops.polar_iou_loss(p, torch.ones_like(p)), pred)
-    print("the wheel works")
+    print(f"the package in {Path(polarmask_ops.__file__).parent} works")
 
 
 if __name__ == "__main__":
