@@ -19,6 +19,7 @@
 #   make test-cuda-build  the extension with CUDA loads, and every op has its kernels; needs nvcc, no GPU
 #   make cuda-report  registers, shared memory and occupancy of every kernel on seven chips; needs nvcc, no GPU
 #   make test-cuda-spills  the same for one chip, and nothing is written
+#   make fuzz-data  2,000 spoilt data sets through audit, training, evaluation and prediction
 #   make test-gpu   on a machine with a GPU: the tests on it, values checked too, compute-sanitizer
 #   make bench-gpu  on a machine with a GPU: the ops beside torch and torchvision there, and beside their floors
 PYTHON ?= python3
@@ -44,7 +45,7 @@ ASAN := LD_PRELOAD="$$($(CXX) -print-file-name=libasan.so) $$($(CXX) -print-file
 export OMP_WAIT_POLICY ?= PASSIVE
 
 .PHONY: setup demo test-demo test test-all bench lint try-readme test-cpp test-cmake sanitize simt-build test-simt test-simt-race test-simt-asan \
-	test-simt-smoke test-simt-mutants test-cuda-build cuda-report test-cuda-spills test-gpu bench-gpu wheel clean
+	test-simt-smoke test-simt-mutants test-cuda-build cuda-report test-cuda-spills fuzz-data test-gpu bench-gpu wheel clean
 setup: $(VENV)/.built
 
 $(VENV)/.installed: pyproject.toml
@@ -176,6 +177,10 @@ wheel: $(VENV)/.installed
 	test -d build/readme/env || $(MAKE) try-readme
 	build/readme/env/bin/pip install --quiet --no-deps --force-reinstall dist/*.whl
 	cd build/readme && env/bin/python -m polarmask_ops && env/bin/python ../../tests/try_install.py
+
+FUZZ_SEEDS ?= 0 2000
+fuzz-data: setup
+	$(BIN)/python tests/fuzz_data.py --seeds $(FUZZ_SEEDS) --processes $(shell getconf _NPROCESSORS_ONLN)
 
 clean:
 	rm -rf build dist $(VENV)/.built polarmask_ops/*.so
