@@ -101,9 +101,9 @@ class DataConfig:
     """Evaluate on this share of the training images, drawn by the seed, and train on the others; 0: on `test`."""
     images: str | None = None
     """Of files: the folder of the images, where COCO's JSON lies elsewhere; as given or below `root`."""
-    channels: list[int] | None = None
-    """Of files: up to three channels of the images that become red, green and blue, counted from 0; by default the
-    first three, and grey is repeated."""
+    channels: list[int | str] | None = None
+    """Of files: up to three channels of the images that become red, green and blue, counted from 0 or by name where a
+    TIFF has names. Images of more than three channels and TIFF stacks need it; by default grey is repeated."""
     parts: Literal["largest", "all", "split"] = "largest"
     """Of files: instances of several parts are trained on by their largest, by all of them, where rays go to the
     farthest, or as an instance for each part."""

@@ -176,7 +176,7 @@ def test_void_is_neither_object_nor_background(tmp_path):
         (np.full((4, 5), 0.25, np.float32), None, [0.25] * 3),
         (np.full((4, 5), 7, np.uint32), None, [7 / (2**32 - 1)] * 3),
         (np.arange(1, 4, dtype=np.uint8) * np.ones((4, 5, 3), np.uint8), None, [1 / 255, 2 / 255, 3 / 255]),
-        (np.arange(1, 6, dtype=np.uint16)[:, None, None] * np.ones((5, 6, 7), np.uint16), None, [1, 2, 3]),
+        (np.arange(1, 6, dtype=np.uint16)[:, None, None] * np.ones((5, 6, 7), np.uint16), [0, 1, 2], [1, 2, 3]),
         (np.arange(1, 6, dtype=np.uint16)[:, None, None] * np.ones((5, 6, 7), np.uint16), [4, 1], [5, 2, 0]),
         (np.arange(1, 6, dtype=np.uint16)[:, None, None] * np.ones((5, 6, 7), np.uint16), [3], [4, 4, 4]),
         (np.arange(1, 3, dtype=np.uint16)[:, None, None] * np.ones((2, 6, 7), np.uint16), None, [1, 2, 0]),
@@ -271,10 +271,10 @@ def test_label_images_of_any_type(tmp_path, dtype):
     assert read_labels(tmp_path / "labels.tif").tolist() == labels.tolist()
 
 
-@pytest.mark.parametrize("labels", [[[0, -1]], [[0, 0.5]], [[0, float("nan")]]])
-def test_labels_are_integers_from_0(tmp_path, labels):
+@pytest.mark.parametrize("labels", [[[0, -1.5]], [[0, 0.5]], [[0, float("nan")]]])
+def test_labels_are_integers(tmp_path, labels):
     tifffile.imwrite(tmp_path / "labels.tif", np.array(labels, np.float32))
-    with pytest.raises(DataError, match=r"labels\.tif: expected labels that are integers from 0"):
+    with pytest.raises(DataError, match=r"labels\.tif: expected labels that are integers, got float32"):
         read_labels(tmp_path / "labels.tif")
 
 

@@ -159,7 +159,7 @@ def test_batches_and_patterns(spots, tmp_path):
 @pytest.mark.parametrize("layout", [{"tile": (16, 32)}, {"rowsperstrip": 7}, {"compression": "zlib"}, {"predictor": 2}])
 @pytest.mark.parametrize("byteorder", ["<", ">"])
 def test_strips_and_tiles(tmp_path, monkeypatch, shape, layout, byteorder):
-    monkeypatch.setattr("polarmask.data.images.CACHE", 2000)  # some are decoded again
+    monkeypatch.setattr("polarmask.data.tiff.CACHE", 2000)  # some are decoded again
     layout = {**layout, "compression": "zlib"} if "predictor" in layout else layout
     path, kind = tmp_path / "large.tif", {"photometric": "rgb" if shape[-1] == 3 else "minisblack"}
     if shape[0] == 3:
@@ -210,7 +210,7 @@ def test_what_cannot_be_read_in_parts_says_so(tmp_path, monkeypatch):
     path = tmp_path / "large.tif"
     tifffile.imwrite(path, np.zeros((50, 70), np.uint8), compression="zlib", rowsperstrip=50)
     assert LargeTiff(path).size == (50, 70)
-    monkeypatch.setattr("polarmask.data.images.LARGEST_PIECE", 50 * 70 - 1)
+    monkeypatch.setattr("polarmask.data.tiff.LARGEST_PIECE", 50 * 70 - 1)
     with pytest.raises(DataError, match=r"large\.tif: expected strips or tiles of at most 3499 bytes.* got 3500"):
         LargeTiff(path)
 
