@@ -11,7 +11,8 @@ from .coco import Coco
 from .coco_images import annotation_file
 from .files import Files, logger
 from .images import DataError
-from .label_images import LabelImages, has_label_images
+from .label_images import LabelImages
+from .label_pairs import has_label_images
 from .nuclei import Nuclei
 from .sample import Sample
 from .shapes import Shapes

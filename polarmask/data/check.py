@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, Literal
@@ -15,7 +16,7 @@ from polarmask_ops import RLE, Outlines
 
 from ..config import DataConfig
 from .files import Files, logger
-from .images import DataError, image_size, read_image
+from .images import DataError, check_channels, image_remarks, image_size, read_image
 from .instances import Instances
 from .problems import ERRORS, WARNINGS, Note, Problems
 from .sample import fit
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from . import DataSet
 
 NOTHING = "no instances to train on"
+LOOKED_AT = 10  # images of which the pixels are read, to see how their values lie
 
 
 def check_image(data: Files, index: int, note: Note, *, decode: bool = False) -> Instances | None:
@@ -45,6 +47,7 @@ def check_image(data: Files, index: int, note: Note, *, decode: bool = False) ->
             image = read_image(path, data.config.channels)
             size = (image.shape[1], image.shape[2])
         else:
+            check_channels(path, data.config.channels)
             size = image_size(path)
     except DataError as error:
         note("unreadable image", str(error))
@@ -56,6 +59,8 @@ def check_image(data: Files, index: int, note: Note, *, decode: bool = False) ->
         return None
     for id, problem in found.problems:
         note(problem.kind, f"{path}: annotation {id}: {problem}")
+    for kind, sentence in data.remarks(index, found):
+        note(kind, sentence)
     return found
 
 
@@ -149,6 +154,8 @@ def check_data(data: DataSet, part: Literal["train", "test"]) -> None:
                 problems.note(kind, f"{whole.name(index)}: annotation {chosen.ids[n]}")
         for n, kind in found.doubts:
             problems.note(kind, f"{whole.name(index)}: annotation {found.ids[n]}")
+    for kind, sentence in _remarks(whole, indices):
+        problems.note(kind, sentence)
     where = _place(data)
     if errors := problems.summary(ERRORS):
         if whole.config.invalid == "raise":
@@ -161,6 +168,13 @@ def check_data(data: DataSet, part: Literal["train", "test"]) -> None:
     if warnings := problems.summary(WARNINGS):
         logger.warning("%s%s: %s", name, where, warnings)
     whole.checked = True  # what is left out is said; the readers need not say it again
+
+
+def _remarks(data: Files, indices: Sequence[int]) -> Iterator[tuple[str, str]]:
+    """What is worth saying about the pixels of some images, evenly spread: they are read as a whole."""
+    for index in indices[:: max(len(indices) // LOOKED_AT, 1)]:
+        with suppress(DataError):  # found before, or found where the image is read
+            yield from image_remarks(data.path(index), data.config.channels, data.config.percentiles is not None)
 
 
 def why_nothing(crowds: int, problems: Problems) -> str:

@@ -1,10 +1,11 @@
 """What all data sets in files share, whatever their format."""
 
+import codecs
 import hashlib
 import logging
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -81,6 +82,10 @@ class Files(ABC):
 
     def problems(self) -> Iterator[tuple[str, str]]:
         """What is wrong with the data set as a whole: a word for a table, and a sentence that names the place."""
+        return iter(())
+
+    def remarks(self, index: int, found: Instances) -> Iterator[tuple[str, str]]:
+        """What seems wrong with the instances of an image though they can be used, like :meth:`problems`."""
         return iter(())
 
     def __getitem__(self, index: int) -> Sample:
@@ -173,7 +178,7 @@ class Listing(NamedTuple):
     left_out: list[Path]  # files that seem to be pictures, of a format that is not read
 
 
-def list_images(folder: Path) -> Listing:
+def list_images(folder: Path, suffixes: Collection[str] = SUFFIXES) -> Listing:
     """The image files of a folder and of all folders in it, in the order of their names.
 
     Hidden files and folders (``._a.png``, ``.git``) and those that systems write (``Thumbs.db``, ``__MACOSX``) are
@@ -182,11 +187,13 @@ def list_images(folder: Path) -> Listing:
     Parameters
     ----------
     folder : Path
+    suffixes : collection of str
+        In lower case. By default those of images.
 
     Returns
     -------
     Listing
-        ``images``, whose suffix is one of ``SUFFIXES`` in lower or upper case, and ``left_out``: other files, but not
+        ``images``, whose suffix is one of ``suffixes`` in lower or upper case, and ``left_out``: other files, but not
         those that are known to be no pictures, such as ``.txt`` and ``.json``.
 
     Raises
@@ -206,7 +213,7 @@ def list_images(folder: Path) -> Listing:
         seen |= set(real)
         for path in (Path(place, name) for name in files if _is_shown(name)):
             suffix = path.suffix.lower()
-            if suffix in SUFFIXES:
+            if suffix in suffixes:
                 found.images.append(path)
             elif suffix not in NO_PICTURES:
                 found.left_out.append(path)
@@ -217,3 +224,17 @@ def list_images(folder: Path) -> Listing:
 
 def _is_shown(name: str) -> bool:
     return not name.startswith(".") and name.lower() not in SYSTEM_FILES
+
+
+def not_read(paths: Iterable[Path]) -> Iterator[tuple[str, str]]:
+    """The problems of files that :func:`list_images` leaves out."""
+    return (("not read", f"{path}: a format that is not read ({', '.join(sorted(SUFFIXES))} are)") for path in paths)
+
+
+def read_text(path: Path) -> str:
+    """A text file in UTF-8, or UTF-16 where it begins with a byte order mark; raises DataError."""
+    try:
+        content = path.read_bytes()
+        return content.decode("utf-16" if content[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) else "utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: cannot be read as text: {error!s:.200}") from error

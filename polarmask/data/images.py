@@ -223,7 +223,13 @@ def _read_array(path: Path) -> np.ndarray:
     """An array that NumPy saved; nothing is unpickled."""
 
     def read(path: Path) -> np.ndarray:
-        values = np.load(path, mmap_mode="r", allow_pickle=False)
+        try:
+            values = np.load(path, mmap_mode="r", allow_pickle=False)
+        except ValueError as error:
+            if "Python objects" not in str(error):
+                raise
+            expected = "expected an array of numbers, got Python objects, which are not unpickled"
+            raise DataError(f"{path}: {expected}; save the labels as TIFF") from error
         check_pixels(path, *values.shape)
         check_numbers(path, values.dtype)
         return np.asarray(values)

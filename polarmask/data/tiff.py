@@ -352,7 +352,8 @@ def _by_pillow(path: Path, layout: Layout) -> np.ndarray:
     """
     page, dtype = layout.page, layout.series.dtype
     convert = page.photometric in CONVERTED
-    about = f"{path}: {dtype} of shape {layout.series.shape}, {PHOTOMETRIC(page.photometric).name}, {COMPRESSION(page.compression).name}"
+    coded = f"{PHOTOMETRIC(page.photometric).name}, {COMPRESSION(page.compression).name}"
+    about = f"{path}: {dtype} of shape {layout.series.shape}, {coded}"
     advice = "save it as RGB" if convert else "decoding it needs another package: pip install imagecodecs"
     if layout.size[0] * layout.size[1] > MAX_PIXELS or len(layout.series.pages) > 1:
         raise DataError(f"{about}: {advice}")
