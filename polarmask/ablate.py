@@ -22,6 +22,7 @@ from .config import Config, Parser, build_config
 from .data import data_to_evaluate
 from .detector import load
 from .evaluation import evaluate
+from .files import write_whole
 from .trainer import train
 
 
@@ -103,8 +104,8 @@ def ablate(config: Config, grids: Sequence[str] = tuple(GRIDS), seeds: int = 1) 
         for grid in grids
         for setting in GRIDS[grid]
     ]
-    (out / "ablation.md").write_text(table(rows))
-    (out / "ablation.json").write_text(json.dumps([row.__dict__ for row in rows], indent=2) + "\n")
+    write_whole(out / "ablation.md", table(rows).encode())
+    write_whole(out / "ablation.json", (json.dumps([row.__dict__ for row in rows], indent=2) + "\n").encode())
     draw.ablation({grid: [(r.name, r.values("AP")) for r in rows if r.grid == grid] for grid in grids}, out)
     return rows
 
@@ -159,6 +160,7 @@ def main(args: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--seeds", type=int, default=1, help="How many seeds every setting is trained with.")
     parser.add_class_arguments(Config)
+    parser.leave_out(["evaluate_every", "stop_after"])  # each training is evaluated at its end
     given = list(sys.argv[1:] if args is None else args)
     if not any(arg.split("=")[0] == "--config" for arg in given):
         given += ["--config", "shapes"]

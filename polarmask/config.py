@@ -4,7 +4,8 @@ import difflib
 import json
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from argparse import SUPPRESS
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from types import NoneType, UnionType
@@ -333,6 +334,7 @@ class Parser(ArgumentParser):
             allow_abbrev=False, epilog="With --traceback, an error also shows where it was raised.", **kwargs
         )
         self.given: set[str] = set()
+        self._unused: set[str] = set()
         self.add_argument("--config", action="config", help="Name of a file in polarmask/configs, or a path.")
 
     def parse_args(self, args: Sequence[str] | None = None, *rest: Any, **kwargs: Any) -> Namespace:  # type: ignore[override]
@@ -348,11 +350,22 @@ class Parser(ArgumentParser):
                 if arg.startswith("--") and arg != "--":
                     name = arg[2:].split("=")[0]
                     self._check_name(name, "--")
+                    if name in self._unused:
+                        self.error(f"--{name} has no effect on {self.prog.removeprefix('python -m ')}; leave it out")
                     self.given.add(name.removesuffix("+"))
                 others.append(arg)
         if "data.root" in self.given and "data.dataset" not in self.given:
             configs += ["--config", yaml.safe_dump({"data": {"dataset": "files"}})]
         return super().parse_args([*configs, *others], *rest, **kwargs)
+
+    def leave_out(self, names: Iterable[str]) -> None:
+        """Options that this program does not use: not shown by --help, and refused on the command line.
+
+        Configurations may set them, since other programs use them.
+        """
+        for name in names:
+            self._option_string_actions[f"--{name}"].help = SUPPRESS
+            self._unused.add(name)
 
     def check(self, config: Config) -> None:
         """Ends with an error where a number is out of its range, or an option that was given has no effect."""
@@ -413,6 +426,17 @@ class Parser(ArgumentParser):
         if name not in known:
             near = difflib.get_close_matches(name, known, n=1)
             self.error(f"{where}{name} is no option{f'; did you mean {near[0]}?' if near else ''}")
+
+
+def option_names(config: Any, prefix: str = "") -> set[str]:
+    """The options of a configuration or of a part of it, with dots.
+
+    Examples
+    --------
+    >>> "eval.boundary" in option_names(Config())
+    True
+    """
+    return set(_names(asdict(config), prefix))
 
 
 def _names(values: dict[str, Any], prefix: str = "") -> Iterator[str]:

@@ -91,7 +91,7 @@ RANGES: dict[str, Range] = {
         Range("from one to three channels, counted from 0", lambda v: 1 <= len(v) <= 3 and all(map(_number.holds, v)))
     ),
     "data.size": whole(8),
-    "data.count": _count,
+    "data.count": _number,  # of none, the trainer says so
     "data.min_area": _any_size,
     "data.min_side": _any_size,
     "data.repeat": _count,

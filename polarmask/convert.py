@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torchvision.models.detection import MaskRCNN_ResNet50_FPN_Weights
 
-from .config import Config, Parser, build_config
+from .config import Config, Parser, build_config, option_names
 from .detector import Detector
 from .model import build_model
 from .model.backbone import read_weights
@@ -178,6 +178,7 @@ def main(args: Sequence[str] | None = None) -> None:
     parser.add_argument("weights", help="File to write, .safetensors.")
     parser.add_argument("--categories", help="COCO annotations with the classes' categories; by default COCO's 80.")
     parser.add_class_arguments(Config)
+    parser.leave_out(name for name in option_names(Config()) if name.split(".")[0] not in ("model", "data", "eval"))
     parsed = parser.parse_args(args)
     categories = None
     if parsed.categories is not None:

@@ -5,7 +5,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from copy import copy, deepcopy
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,12 +21,19 @@ from .config import Config, DataConfig, EvalConfig, Parser
 from .data import DataSet, data_to_evaluate, readable
 from .data.sample import Sample
 from .detector import Detector, load
+from .files import write_whole
 from .matching import Matching, match, match_by_score
-from .runtime import add_runtime, all_or_none, device_of, mixed, processes
+from .model import Cuts
+from .runtime import add_limits, add_runtime, all_or_none, device_of, limited, mixed, processes
 
 KINDS = "segm", "bbox", "boundary"
 SCORES = tuple(k / 20 for k in range(1, 20))  # thresholds to choose from
 OVERLAPS = (0.3, 0.4, 0.5, 0.6)  # and of NMS
+TRAINING_ONLY = [  # options of data that only training uses
+    *(f"data.{name}" for name in ("parts", "min_area", "min_side", "keep_empty", "repeat", "train_heights", "crop")),
+    *(f"data.{name}" for name in ("rotate", "scale", "flip", "jitter", "mosaic", "copy_paste", "photometric")),
+    *(f"data.{name}" for name in ("group_by_aspect", "repeat_rare", "workers")),
+]
 AREAS = {"": 0, "s": 1, "m": 2, "l": 3}  # all; below 32² pixels; to 96²; above
 
 
@@ -58,7 +65,8 @@ def evaluate(
 
     - ``segm/AP`` on masks, the mean over IoU 0.5 to 0.95; ``segm/AP50``, ``segm/AP75``; ``segm/APs``, ``APm``, ``APl``
       of instances below 32², to 96² and above, in pixels; ``segm/AR1``, ``AR10``, ``AR100`` with so many detections an
-      image (``max_dets``); ``segm/ARs``, ``ARm``, ``ARl``; ``segm/AP/NAME`` of each category, where there are several;
+      image (``max_dets``; ``ARall`` with all detections); ``segm/ARs``, ``ARm``, ``ARl``; ``segm/AP/NAME`` of each
+      category, where there are several;
     - the same for ``bbox``, without the categories, and for ``boundary``: there an overlap is the smaller of the masks'
       IoU and the IoU of the strips along their insides, ``boundary/dilation`` of the image's diagonal wide (Cheng et
       al., Boundary IoU);
@@ -76,7 +84,9 @@ def evaluate(
             f"evaluate: expected data of the categories that the detector knows, {detector.categories}, got also "
             f"{dict(sorted(unknown))}"
         )
-    results, seconds = _detect(detector, data, distributed, before_each)
+    with detector.counted() as cuts:
+        results, seconds = _detect(detector, data, distributed, before_each)
+    _say_cuts(detector, cuts, distributed)
     evaluation = compare(data, results, with_max_dets(detector).eval)
     evaluation.metrics["seconds/image"] = seconds / max(len(data), 1)
     return evaluation
@@ -99,11 +109,21 @@ def _detect(
         if before_each is not None:
             before_each()
         began = time.perf_counter()
-        results = coco_results(detector(sample.image), sample.size, sample.image_id, list(detector.categories))
+        (found,) = detector.detect([sample.image])
+        results = coco_results(found, sample.size, sample.image_id, list(detector.categories))
         return results, time.perf_counter() - began
 
     every = _on_each(detect, data, detector.config.data.invalid, distributed)
     return [result for results, _ in every for result in results], sum(seconds for _, seconds in every)
+
+
+def _say_cuts(detector: Detector, cuts: Cuts, distributed: bool) -> None:
+    """Says once what the limits left out, in all processes together."""
+    several = distributed and processes().num_processes > 1
+    each: list[Cuts] = gather_object([cuts]) if several else [cuts]
+    if not several or processes().is_main_process:
+        total = Cuts(*(sum(getattr(part, field.name) for part in each) for field in fields(Cuts)))
+        detector.say_cuts(total)
 
 
 def _on_each(function: Callable[[Sample], Any], data: DataSet, invalid: str, distributed: bool) -> list[Any]:
@@ -213,7 +233,8 @@ def choose_thresholds(detector: Detector, data: DataSet, iou: float = 0.5, *, di
     everything.model.postprocess = everything.model.postprocess._replace(max_detections=None)
 
     def with_each_overlap(sample: Sample) -> list[list[dict[str, Any]]]:
-        found, results = everything(sample.image), []
+        results = []
+        (found,) = everything.detect([sample.image])
         scale = found.pop("scale")
         for nms in OVERLAPS:
             postprocess = detector.model.postprocess._replace(nms_threshold=nms)
@@ -223,7 +244,9 @@ def choose_thresholds(detector: Detector, data: DataSet, iou: float = 0.5, *, di
             results.append(coco_results(kept, sample.size, sample.image_id, list(detector.categories)))
         return results
 
-    images = _on_each(with_each_overlap, data, detector.config.data.invalid, distributed)
+    with everything.counted() as cuts:
+        images = _on_each(with_each_overlap, data, detector.config.data.invalid, distributed)
+    _say_cuts(everything, cuts, distributed)
     content, numbers = numbered(data.ground_truth())
     truth = COCO(content)
     tried = []
@@ -292,9 +315,11 @@ def main(args: Sequence[str] | None = None) -> None:
         default=False,
         help="First choose score and NMS threshold by the best F1 on these data, and keep them in the weights' file.",
     )
+    add_limits(parser)
     add_runtime(parser)
     parser.add_class_arguments(DataConfig, "data")
     parser.add_class_arguments(EvalConfig, "eval")
+    parser.leave_out(TRAINING_ONLY)
     detector = load(parser.parse_args(args).weights)
     # what is not given is as it was in training
     for part in ("data", "eval"):
@@ -302,6 +327,8 @@ def main(args: Sequence[str] | None = None) -> None:
         parser.set_defaults({f"{part}.{name}": value for name, value in values.items()})
     parsed = parser.instantiate(parser.parse_args(args))
     config = replace(detector.config, data=parsed.data, eval=parsed.eval)
+    parser.check(config)
+    detector = limited(detector, parser, parsed)
     # Images that are denser than those of the training are looked at to the end.
     postprocess = detector.model.postprocess
     if config.eval.max_dets is not None and postprocess.max_detections is not None:
@@ -324,8 +351,7 @@ def main(args: Sequence[str] | None = None) -> None:
     show(evaluation.metrics)
     if parsed.out is not None:
         out = Path(parsed.out)
-        out.mkdir(parents=True, exist_ok=True)
-        (out / "metrics.json").write_text(json.dumps(evaluation.metrics, indent=2) + "\n")
-        (out / "results.json").write_text(json.dumps(evaluation.results))
+        write_whole(out / "metrics.json", (json.dumps(evaluation.metrics, indent=2) + "\n").encode())
+        write_whole(out / "results.json", json.dumps(evaluation.results).encode())
         draw.precision_recall(evaluation.precision, out / "precision_recall.png")
         draw.matching(evaluation.matching, out / "matching.png")

@@ -6,8 +6,10 @@ from typing import Literal, TypeVar, cast
 import torch
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list, gather_object
+from jsonargparse import Namespace
 
 from .config import Parser
+from .detector import Detector
 
 FAILED = 2  # the exit status of a process that ends because another one failed
 
@@ -59,10 +61,40 @@ def add_runtime(parser: Parser) -> None:
     )
 
 
+def add_limits(parser: Parser) -> None:
+    """Adds ``--max_detections`` and ``--max_candidates``."""
+    parser.add_argument(
+        "--max_detections", type=int | None, help="Detections of an image; null: all. By default as with the weights."
+    )
+    parser.add_argument(
+        "--max_candidates",
+        type=int | None,
+        help="Points of each level that are looked at; null: all. By default as with the weights.",
+    )
+
+
+def limited(detector: Detector, parser: Parser, parsed: Namespace) -> Detector:
+    """The detector with the limits that stand on the command line."""
+    names = [name for name in ("max_detections", "max_candidates") if name in parser.given]
+    return detector.with_limits(**{name: parsed[name] for name in names})
+
+
 def device_of(name: str | None) -> torch.device:
-    """What ``--device`` means in this process."""
+    """What ``--device`` means in this process.
+
+    Raises
+    ------
+    ValueError
+        If the machine has no such device.
+    """
     own = processes().device  # asked in any case: from then on, `cuda` is each process's own GPU
-    return torch.device(name or own)
+    try:
+        device = torch.device(name or own)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        here = ["cpu", *(f"cuda:{n}" for n in range(torch.cuda.device_count()))]
+        raise ValueError(f"--device: expected a device of this machine ({', '.join(here)}), got {name}") from error
+    return device
 
 
 def check_precision(command: str, precision: str, device: torch.device) -> None:

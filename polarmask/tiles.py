@@ -23,14 +23,24 @@ class Windowed(Protocol):
     def __getitem__(self, window: tuple[slice, slice]) -> Tensor: ...
 
 
+class Whole:
+    """An image in memory, (3, H, W), as one of which parts are taken."""
+
+    def __init__(self, image: Tensor) -> None:
+        self.image, self.size = image, (image.shape[1], image.shape[2])
+
+    def __getitem__(self, window: tuple[slice, slice]) -> Tensor:
+        return self.image[:, window[0], window[1]]
+
+
 def detect_in_tiles(detector: Detector, image: Windowed, tile: int = 1024, margin: int = 128) -> dict[str, Tensor]:
     """What ``detector(image)`` gives, in memory that grows with the tile and the detections, not with the image.
 
     Each object belongs to the tile in the middle of which its centre lies, and is found where it is seen as a whole:
     tiles overlap by twice the margin, which must reach as far as half the largest object. The points that may answer
     for an object lie within ``model.center_radius`` of its centre and two tiles need not choose the same: so each adds
-    that to its middle and its margin, and polygon NMS removes what two tiles found alike. ``model.max_candidates`` and
-    ``max_detections`` count for each tile.
+    that to its middle and its margin, and polygon NMS removes what two tiles found alike. ``model.max_detections``
+    counts for the whole image; ``max_candidates`` limits what NMS takes of a level at once and is no limit in tiles.
 
     Parameters
     ----------
@@ -54,12 +64,14 @@ def detect_in_tiles(detector: Detector, image: Windowed, tile: int = 1024, margi
     around = margin + slack
     percentiles = detector.config.data.percentiles
     between = None if percentiles is None else limits(preview(image, SAMPLE), percentiles)
+    limit = detector.model.postprocess.max_detections if hasattr(detector.model, "postprocess") else None
+    unlimited = detector.with_limits(max_candidates=None, max_detections=None)
     found: list[dict[str, Tensor]] = []
     for top, bottom in _spans(image.size[0], tile):
         for left, right in _spans(image.size[1], tile):
             rows = _view(top, bottom, image.size[0], tile, around, stride)
             columns = _view(left, right, image.size[1], tile, around, stride)
-            (part,) = detector.detect([image[rows, columns]], between)
+            (part,) = unlimited.detect([image[rows, columns]], between)
             corner = part["centers"].new_tensor([columns.start, rows.start])
             low, high = part["centers"].new_tensor([[left - slack, top - slack], [right + slack, bottom + slack]])
             centers = part["centers"] + corner
@@ -80,7 +92,10 @@ def detect_in_tiles(detector: Detector, image: Windowed, tile: int = 1024, margi
         together["labels"],
         detector.config.model.nms_threshold,
     )
-    return {**{name: value[keep] for name, value in together.items()}, "scale": scale}
+    if len(keep[:limit]) < len(keep):
+        detector.model.cuts.add(0, len(keep) - len(keep[:limit]))
+        detector.say_cuts(detector.model.cuts)
+    return {**{name: value[keep[:limit]] for name, value in together.items()}, "scale": scale}
 
 
 def preview(image: Windowed, side: int) -> Tensor:

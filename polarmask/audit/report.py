@@ -18,12 +18,18 @@ from rich.progress import track
 from rich.table import Column, Table
 
 from .. import draw
-from ..config import Config, Parser
+from ..config import Config, Parser, option_names
 from ..data import SPLITS, DataError, open_data
 from ..data.images import read_image
 from ..data.problems import ERRORS, WARNINGS
+from ..files import write_whole
 from .collect import RAYS, Audit, ClassAudit, Worst, audit, bin_edges, nearest_rays, suggest
 
+USED = {  # options
+    *(f"model.{name}" for name in ("num_rays", "strides", "ranges", "center_radius")),
+    *(f"data.{name}" for name in ("train", "test", "images", "channels", "parts", "invalid", "crowd", "boxes")),
+    *(f"data.{name}" for name in ("min_area", "min_side", "resize", "keep_aspect")),
+}
 TERMINAL_CLASSES = 20
 PLOTTED_CLASSES = 30
 MARGIN = 0.3  # around a picture's instance, as a share of its size
@@ -84,7 +90,7 @@ def write_html(result: Audit, path: Path) -> None:
         pictures=list(_pictures(result)),
         shown=RAYS[nearest_rays(result.config.model.num_rays)],
     )
-    path.write_text(page, encoding="utf-8", errors="replace")
+    write_whole(path, page.encode(errors="replace"))
 
 
 def _problems(result: Audit) -> Iterator[tuple[str, bool, str, int, list[str]]]:
@@ -207,9 +213,11 @@ def main(args: Sequence[str] | None = None) -> int:
     parser.add_argument("--part", choices=["train", "test"], default="train", help="Which split of a folder.")
     parser.add_argument("--quick", action="store_true", help="Look at the headers of images only.")
     parser.add_class_arguments(Config)
+    parser.leave_out(option_names(Config()) - USED)
     parsed = parser.parse_args(args)
     parts = parser.instantiate(parsed)
     config = Config(model=parts.model, data=replace(parts.data, root=parsed.root, dataset="files"))
+    parser.check(config)
     console = Console()
     try:
         split = config.data.train if parsed.part == "train" else config.data.test

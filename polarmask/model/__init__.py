@@ -7,9 +7,9 @@ from .backbone import SmallBackbone, resnet_fpn
 from .head import HeadOutput, PolarHead
 from .loss import polar_losses
 from .polarmask import PolarMask
-from .postprocess import PostProcess
+from .postprocess import Cuts, PostProcess
 
-__all__ = ["HeadOutput", "PolarHead", "PolarMask", "PostProcess", "build_model", "polar_losses"]
+__all__ = ["Cuts", "HeadOutput", "PolarHead", "PolarMask", "PostProcess", "build_model", "polar_losses"]
 
 
 def build_model(config: ModelConfig, num_classes: int) -> PolarMask:

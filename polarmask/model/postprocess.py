@@ -38,9 +38,9 @@ class Cuts:
         self.detections += detections
 
     def __str__(self) -> str:
-        counts = {"max_detections": self.detections, "max_candidates": self.candidates}
-        parts = [f"{name} left out {count}" for name, count in counts.items() if count]
-        return f"of {self.images} image{'s' * (self.images != 1)} {' and '.join(parts)}"
+        counts = {"detections": self.detections, "candidates": self.candidates}
+        left_out = " and ".join(f"{count} {name}" for name, count in counts.items() if count)
+        return f"{left_out} of {self.images} image{'s' * (self.images != 1)} were left out"
 
 
 class PostProcess(NamedTuple):
