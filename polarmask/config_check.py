@@ -60,6 +60,10 @@ def _rises(values: Sequence[float]) -> bool:
     return all(a < b for a, b in pairwise(values))
 
 
+def _names(channel: int | str) -> bool:
+    return bool(channel) if isinstance(channel, str) else _number.holds(channel)
+
+
 _share = between(0, 1)
 _count, _number, _positive = whole(1), whole(0), above(0)
 _any_size = at_least(0)
@@ -88,7 +92,9 @@ RANGES: dict[str, Range] = {
     "model.max_detections": optional(_count),
     "model.nms_threshold": _share,
     "data.channels": optional(
-        Range("from one to three channels, counted from 0", lambda v: 1 <= len(v) <= 3 and all(map(_number.holds, v)))
+        Range(
+            "from one to three channels, counted from 0 or by name", lambda v: 1 <= len(v) <= 3 and all(map(_names, v))
+        )
     ),
     "data.size": whole(8),
     "data.count": _number,  # of none, the trainer says so

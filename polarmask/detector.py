@@ -23,6 +23,7 @@ from .inputs import ImageLike, as_image, as_images
 from .model import Cuts, PolarMask, build_model
 
 FORMAT = "polarmask 1"
+ROUNDING = 1e-3  # that values may lie beyond 0 and 1
 
 logger = logging.getLogger("polarmask.detector")
 
@@ -112,10 +113,10 @@ class Detector:
             image = stretch(image, limits(image, data.percentiles) if between is None else between)
         else:
             low, high = (float(value) for value in image.aminmax())
-            if low < 0 or high > 1:
-                self._say(
-                    f"expected values from 0 to 1, for the detector has no data.percentiles, got {low:g} to {high:g}: "
-                    "divide by the largest value that there can be"
+            if low < -ROUNDING or high > 1 + ROUNDING:
+                self.say(
+                    f"expected values from 0 to 1, got {low:g} to {high:g}: the detector was trained without "
+                    "data.percentiles, so divide by the largest value that there can be"
                 )
         if data.resize is not None:
             width, height = data.resize
@@ -173,8 +174,8 @@ class Detector:
             f"or detector.with_limits({arguments})"
         )
 
-    def _say(self, text: str) -> None:
-        """Warns, once for each kind of text."""
+    def say(self, text: str) -> None:
+        """Warns; once for all texts that have the same words before the first comma."""
         if (kind := text.split(",")[0]) not in self.said:
             self.said.add(kind)
             logger.warning("%s", text)

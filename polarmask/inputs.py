@@ -1,6 +1,5 @@
 """Images as people have them, as the tensors that a detector takes."""
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -10,6 +9,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from .data.images import read_image
+from .data.pixels import Channels
 
 ImageLike: TypeAlias = str | Path | Image.Image | np.ndarray | Tensor
 
@@ -20,7 +20,7 @@ EXPECTED = (
 PLAIN_MODES = {"L", "F", "I;16", "I;16L", "I;16B"}  # of PIL: one channel, whose numbers are the image's
 
 
-def as_image(image: ImageLike, channels: Sequence[int] | None = None) -> Tensor:
+def as_image(image: ImageLike, channels: Channels | None = None) -> Tensor:
     """One image as a tensor of shape (3, H, W), float32, red, green, blue.
 
     Integers are divided by the largest value of their type, so that they go from 0 to 1; floating-point values stay as
@@ -32,7 +32,7 @@ def as_image(image: ImageLike, channels: Sequence[int] | None = None) -> Tensor:
         A file is read by :func:`polarmask.data.images.read_image`. A PIL image is turned upright as its EXIF
         orientation says, as files are, and loses its transparency. Arrays are of shape (H, W), (H, W, 1) or (H, W, 3),
         tensors of shape (H, W), (1, H, W) or (3, H, W); both uint8, uint16 or of a floating-point type.
-    channels : sequence of 1 to 3 int, optional
+    channels : sequence of 1 to 3 int or str, optional
         Of files: which channels become red, green and blue.
 
     Returns
@@ -78,7 +78,7 @@ def as_images(images: Any) -> list[Any] | None:
     return None
 
 
-def _from_file(path: str | Path, channels: Sequence[int] | None) -> Tensor:
+def _from_file(path: str | Path, channels: Channels | None) -> Tensor:
     path = Path(path)
     if path.is_dir():
         raise IsADirectoryError(f"expected an image file, got the folder {path}; polarmask.predict takes folders")

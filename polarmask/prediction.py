@@ -19,7 +19,9 @@ from polarmask_ops import polygons_to_labels
 from . import draw
 from .config import Parser
 from .data.files import list_images
-from .data.images import SUFFIXES, TIFF, DataError, LargeTiff, read_image
+from .data.images import DARK, SUFFIXES, DataError, read_image
+from .data.pixels import Channels
+from .data.tiff import LargeTiff, is_tiff
 from .detector import Detector, load
 from .evaluation import coco_results
 from .files import remove_stale, write_whole, writing
@@ -312,6 +314,7 @@ def _found(
                 found = _on_cpu(detect_in_tiles(detector, large, min(tile, TILE), margin))
             else:
                 found = None
+                _say_if_dark(detector, each.path, image)
         except (DataError, OSError) as error:
             fail(each.path, error)
             continue
@@ -331,13 +334,21 @@ def _found(
         yield from together()
 
 
-def _opened(path: Path, channels: Sequence[int] | None, tile: int | None) -> Tensor | LargeTiff:
+def _opened(path: Path, channels: Channels | None, tile: int | None) -> Tensor | LargeTiff:
     """An image, or a TIFF that is larger than a tile, which is read in parts."""
-    if tile is not None and path.suffix.lower() in TIFF:
+    if tile is not None and is_tiff(path):
         large = LargeTiff(path, channels)
         if max(large.size) > tile:
             return large
     return read_image(path, channels)
+
+
+def _say_if_dark(detector: Detector, path: Path, image: Tensor | Windowed) -> None:
+    if isinstance(image, Tensor) and detector.config.data.percentiles is None and 0 < float(image.max()) <= DARK:
+        detector.say(
+            f"values use a small part of the range of their type, in {path} up to {float(image.max()):.2g} of it: the "
+            "detector was trained without data.percentiles, so images must be as bright as those of its training"
+        )
 
 
 def _of_memory(error: Exception) -> Exception:
