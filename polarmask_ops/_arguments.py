@@ -1,4 +1,9 @@
-"""Checks and conversions of arguments that the public functions share. Errors name op, argument, expected and got."""
+"""Checks and conversions of arguments that the public functions share. Errors name op, argument, expected and got.
+
+Every tensor that a public function takes goes through one function of this file for its dtype, and, where there are
+several, through ``same_device`` (which ``floats`` and ``any_floats`` call). The C++ ops check again what they are
+given, for ``torch.ops.polarmask`` can be called without this file.
+"""
 
 import operator
 from collections.abc import Sequence
@@ -6,6 +11,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
+
+FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+INTEGERS = (
+    torch.uint8, torch.int8, torch.uint16, torch.int16, torch.uint32, torch.int32, torch.uint64, torch.int64
+)  # fmt: skip
 
 
 def _tensor(op: str, name: str, value: Any) -> Tensor:
@@ -17,12 +27,30 @@ def _tensor(op: str, name: str, value: Any) -> Tensor:
 def _common_float(op: str, tensors: dict[str, Tensor]) -> torch.dtype:
     common = None
     for name, tensor in tensors.items():
-        dtype = _tensor(op, name, tensor).dtype
-        if not dtype.is_floating_point:
-            raise TypeError(f"{op}: expected {name} of a floating-point dtype, got {dtype}")
+        dtype = _floating(op, name, tensor).dtype
         common = dtype if common is None or common == dtype else torch.promote_types(common, dtype)
     assert common is not None
+    if len(tensors) > 1:
+        same_device(op, **tensors)
     return common
+
+
+def _floating(op: str, name: str, value: Any) -> Tensor:
+    if _tensor(op, name, value).dtype not in FLOATS:
+        raise TypeError(
+            f"{op}: expected {name} of a floating-point dtype (float16, bfloat16, float32 or float64), "
+            f"got {value.dtype}"
+        )
+    return value  # type: ignore[no-any-return]
+
+
+def same_device(op: str, **tensors: Tensor | None) -> None:
+    """Raise unless all tensors are on the device of the first; None is passed over."""
+    given = [(name, tensor) for name, tensor in tensors.items() if tensor is not None]
+    first, device = given[0][0], given[0][1].device
+    for name, tensor in given[1:]:
+        if tensor.device != device:
+            raise ValueError(f"{op}: expected {name} on the device of {first} ({device}), got {tensor.device}")
 
 
 def any_floats(op: str, **tensors: Tensor) -> tuple[Tensor, ...]:
@@ -43,9 +71,7 @@ def as_dtype(dtype: torch.dtype, *tensors: Tensor) -> tuple[Tensor, ...]:
 
 def float32(op: str, name: str, value: Tensor) -> Tensor:
     """A floating-point tensor as float32."""
-    if not _tensor(op, name, value).is_floating_point():
-        raise TypeError(f"{op}: expected {name} of a floating-point dtype, got {value.dtype}")
-    return as_dtype(torch.float32, value)[0]
+    return as_dtype(torch.float32, _floating(op, name, value))[0]
 
 
 def int64(op: str, name: str, value: Tensor) -> Tensor:
@@ -55,15 +81,18 @@ def int64(op: str, name: str, value: Tensor) -> Tensor:
     return as_dtype(torch.int64, value)[0]
 
 
-def choice(op: str, name: str, value: str, choices: Sequence[str]) -> str:
-    if value not in choices:
-        raise ValueError(f"{op}: expected {name} to be one of {', '.join(map(repr, choices))}, got {value!r}")
+def dtype(op: str, name: str, value: Tensor, *dtypes: torch.dtype) -> Tensor:
+    """A tensor of one of these dtypes, as it is."""
+    got = value.dtype if isinstance(value, Tensor) else type(value).__name__
+    if got not in dtypes:
+        names = " or ".join(str(each).removeprefix("torch.") for each in dtypes)
+        raise TypeError(f"{op}: expected {name} to be a tensor of dtype {names}, got {got}")
     return value
 
 
-def boolean(op: str, name: str, value: Tensor) -> Tensor:
-    if _tensor(op, name, value).dtype != torch.bool:
-        raise TypeError(f"{op}: expected {name} of dtype bool, got {value.dtype}")
+def choice(op: str, name: str, value: str, choices: Sequence[str]) -> str:
+    if value not in choices:
+        raise ValueError(f"{op}: expected {name} to be one of {', '.join(map(repr, choices))}, got {value!r}")
     return value
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import TypeAlias
 
 import torch
@@ -21,14 +22,23 @@ def cat(offsets: Sequence[Tensor]) -> Tensor:
     return from_lengths(torch.cat([each.diff() for each in offsets]))
 
 
-def select(name: str, offsets: Tensor, index: Index) -> tuple[Tensor, Tensor]:
-    """Rows by int, slice, index or bool tensor: their positions in the data, and their offsets."""
+def select(name: str, data: Tensor, offsets: Tensor, index: Index) -> tuple[Tensor, Tensor]:
+    """Rows by int, slice, index or bool tensor: their data and their offsets."""
     count = offsets.shape[0] - 1
+    if type(offsets) is Tensor and offsets.is_cpu and not torch.compiler.is_compiling():
+        ends = offsets.tolist()
+        if ends[0] != 0 or ends[-1] != data.shape[0] or any(a > b for a, b in pairwise(ends)):
+            raise ValueError(f"{name}: expected offsets to rise from 0 to {data.shape[0]}, got {ends!r:.80}")
     if isinstance(index, int):
         if not -count <= index < count:
             raise IndexError(f"{name}: expected an index from {-count} to {count - 1}, got {index}")
         index = slice(index % count, index % count + 1)
-    rows = torch.arange(count, device=offsets.device)[index]
+    if isinstance(index, Tensor) and index.is_meta and not offsets.is_meta:
+        raise ValueError(f"{name}: expected the index on {offsets.device}, got a meta tensor")
+    try:
+        rows = torch.arange(count, device=offsets.device)[index]
+    except (IndexError, TypeError) as error:
+        raise type(error)(f"{name}: expected an index into {count} instances, got {index!r}: {error}") from error
     if rows.dim() == 0:
         rows = rows[None]
     if rows.dim() != 1:
@@ -36,7 +46,7 @@ def select(name: str, offsets: Tensor, index: Index) -> tuple[Tensor, Tensor]:
     lengths = offsets.diff()[rows]
     selected = from_lengths(lengths)
     shifts = torch.repeat_interleave(offsets[rows] - selected[:-1], lengths)
-    return torch.arange(shifts.shape[0], device=offsets.device) + shifts, selected
+    return data[torch.arange(shifts.shape[0], device=offsets.device) + shifts], selected
 
 
 def fake(like: Tensor, rows: int, dtype: torch.dtype, *item: int) -> tuple[Tensor, Tensor]:

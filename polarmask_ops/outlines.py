@@ -10,8 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from . import _arguments, _ragged, _vmap
+from . import _arguments, _fakes, _ragged, _vmap
 from .rle import RLE
+from .rle import checked as checked_rle
 
 _KEEP = ("largest", "all")
 
@@ -55,28 +56,30 @@ class Outlines:
 
         On a GPU the host waits once, to learn the length; for a bool tensor twice.
         """
-        positions, offsets = _ragged.select("Outlines", self.offsets, index)
-        return Outlines(self.segments[positions], offsets)
+        segments, offsets = checked("Outlines", self)
+        return Outlines(*_ragged.select("Outlines", segments, offsets, index))
 
     @staticmethod
     def cat(items: Sequence[Outlines]) -> Outlines:
         """The instances of several Outlines, one after the other."""
         if not items:
             raise ValueError("Outlines.cat: expected at least one Outlines, got no items")
-        segments = torch.cat([item.segments for item in items])
-        return Outlines(segments, _ragged.cat([item.offsets for item in items]))
+        parts = [checked("Outlines.cat", item) for item in items]
+        _arguments.same_device("Outlines.cat", **{f"items[{k}]": offsets for k, (_, offsets) in enumerate(parts)})
+        segments = torch.cat([segments for segments, _ in parts])
+        return Outlines(segments, _ragged.cat([offsets for _, offsets in parts]))
 
     def scale(self, sx: float, sy: float) -> Outlines:
         """x · sx, y · sy, as when the image is resized."""
-        return self._affine([[sx, 0, 0], [0, sy, 0]])
+        return self._affine("Outlines.scale", [[sx, 0, 0], [0, sy, 0]])
 
     def hflip(self, width: float) -> Outlines:
         """x becomes width − x, as when an image of that width is mirrored."""
-        return self._affine([[-1, 0, width], [0, 1, 0]])
+        return self._affine("Outlines.hflip", [[-1, 0, width], [0, 1, 0]])
 
     def translate(self, dx: float, dy: float) -> Outlines:
         """x + dx, y + dy, as when a crop is cut at (−dx, −dy); follow it with ``clip``."""
-        return self._affine([[1, 0, dx], [0, 1, dy]])
+        return self._affine("Outlines.translate", [[1, 0, dx], [0, 1, dy]])
 
     def affine(self, matrix: Sequence[Sequence[float]] | Tensor) -> Outlines:
         """(x, y, 1) multiplied by a matrix of shape (2, 3), or (3, 3) with the last row 0, 0, 1.
@@ -90,10 +93,10 @@ class Outlines:
                 "Outlines.affine: expected matrix of shape (2, 3), or (3, 3) with the last row 0, 0, 1, got "
                 f"{rows.tolist()}"
             )
-        return self._affine(rows[:2].tolist())
+        return self._affine("Outlines.affine", rows[:2].tolist())
 
-    def _affine(self, rows: Sequence[Sequence[float]]) -> Outlines:
-        segments, offsets = checked("Outlines", self)
+    def _affine(self, op: str, rows: Sequence[Sequence[float]]) -> Outlines:
+        segments, offsets = checked(op, self)
         (a, b, c), (d, e, f) = rows
         if a * e - b * d < 0:
             segments = segments[:, [2, 3, 0, 1]]
@@ -145,11 +148,12 @@ class Outlines:
 
     def _moments(self, op: str) -> tuple[Tensor, Tensor]:
         segments, offsets = checked(op, self)
-        moments: tuple[Tensor, Tensor] = torch.ops.polarmask.outlines_moments(segments.detach(), offsets)
+        moments: tuple[Tensor, Tensor] = torch.ops.polarmask.outlines_moments(segments.detach(), offsets, op)
         return moments
 
 
 torch.export.register_dataclass(Outlines, serialized_type_name="polarmask_ops.Outlines")
+torch.serialization.add_safe_globals([Outlines])  # torch.load(weights_only=True) reads them
 
 
 def checked(op: str, outlines: Outlines) -> tuple[Tensor, Tensor]:
@@ -162,11 +166,7 @@ def checked(op: str, outlines: Outlines) -> tuple[Tensor, Tensor]:
         raise ValueError(f"{op}: expected outlines.segments of shape (S, 4), got {tuple(segments.shape)}")
     if offsets.dim() != 1 or offsets.shape[0] < 1:
         raise ValueError(f"{op}: expected outlines.offsets of shape (M + 1,), got {tuple(offsets.shape)}")
-    if segments.device != offsets.device:
-        raise ValueError(
-            f"{op}: expected outlines.offsets on the device of outlines.segments ({segments.device}), "
-            f"got {offsets.device}"
-        )
+    _arguments.same_device(op, **{"outlines.segments": segments, "outlines.offsets": offsets})
     return segments, offsets
 
 
@@ -177,8 +177,8 @@ def outlines_from_polygons(polygons: Sequence[Sequence[Any]], *, keep: str = "la
     ----------
     polygons : list of M lists of rings
         A ring is flat, [x0, y0, x1, y1, …], or of shape (V, 2): a list, an array or a tensor; in pixels, closed by
-        itself, clockwise or not. Rings with fewer than 3 vertices, without area, or with a vertex that is not finite
-        count for nothing.
+        itself, clockwise or not. Rings without area, or with a vertex that is not finite, count for nothing. An
+        instance may have an empty list of rings.
     keep : {"largest", "all"}
         ``"largest"`` keeps the ring of the largest area of each instance; ties: the lowest index. ``"all"`` keeps every
         ring, and means their union: each is oriented around matter (COCO's polygons have no holes). Overlaps are not
@@ -195,8 +195,8 @@ def outlines_from_polygons(polygons: Sequence[Sequence[Any]], *, keep: str = "la
     TypeError
         If ``polygons`` is not a list of lists of rings of numbers.
     ValueError
-        If a ring has an odd number of coordinates or another shape, rings lie on different devices, or ``keep`` is
-        unknown.
+        If a ring has fewer than 3 vertices, as the points of a ring have where a list of rings is expected, or a box;
+        an odd number of coordinates or another shape; if rings lie on different devices, or ``keep`` is unknown.
 
     Examples
     --------
@@ -278,16 +278,15 @@ def outlines_from_masks(
     op = "outlines_from_masks"
     _arguments.choice(op, "keep", keep, _KEEP)
     _arguments.choice(op, "boundary", boundary, ("edges", "pixels"))
-    if not isinstance(masks, Tensor) or masks.dtype not in (torch.bool, torch.uint8):
-        got = masks.dtype if isinstance(masks, Tensor) else type(masks).__name__
-        raise TypeError(f"{op}: expected masks to be a tensor of dtype bool or uint8, got {got}")
+    _arguments.dtype(op, "masks", masks, torch.bool, torch.uint8)
     if boxes is not None:
         boxes = _arguments.float32(op, "boxes", boxes).detach()
+        _arguments.same_device(op, masks=masks, boxes=boxes)
     return Outlines(*torch.ops.polarmask.outlines_from_masks(masks, boxes, keep == "largest", boundary == "pixels"))
 
 
 def outlines_from_rle(rle: RLE, *, keep: str = "largest") -> Outlines:
-    """Outlines of instances given by run lengths, straight from the runs: time and memory do not grow with the image.
+    """Outlines of instances given by run lengths, straight from the runs.
 
     Parameters
     ----------
@@ -309,6 +308,11 @@ def outlines_from_rle(rle: RLE, *, keep: str = "largest") -> Outlines:
     ValueError
         If counts are negative or do not sum to H * W, or ``keep`` is unknown.
 
+    Notes
+    -----
+    On the CPU time and memory grow with the number of counts, and not with the image. On a GPU they grow with
+    M · W + T too, some 40 bytes for each of the W columns of each instance.
+
     Examples
     --------
     >>> rle = RLE.from_coco([{"size": [2, 3], "counts": [2, 4]}])
@@ -319,7 +323,7 @@ def outlines_from_rle(rle: RLE, *, keep: str = "largest") -> Outlines:
     _arguments.choice(op, "keep", keep, _KEEP)
     if not isinstance(rle, RLE):
         raise TypeError(f"{op}: expected rle to be an RLE, got {type(rle).__name__}")
-    return Outlines(*torch.ops.polarmask.outlines_from_rle(rle.counts, rle.offsets, *rle.size, keep == "largest"))
+    return Outlines(*torch.ops.polarmask.outlines_from_rle(*checked_rle(op, rle), keep == "largest"))
 
 
 def _ring(op: str, name: str, ring: Any) -> Tensor:
@@ -332,12 +336,19 @@ def _ring(op: str, name: str, ring: Any) -> Tensor:
         except (OverflowError, TypeError, ValueError) as error:
             raise TypeError(f"{op}: expected {name} to be a ring of numbers, got {ring!r:.80}") from error
     vertices: Tensor = ring.detach()
+    if vertices.dtype not in (*_arguments.FLOATS, *_arguments.INTEGERS):
+        raise TypeError(f"{op}: expected {name} of a floating-point or integer dtype, got {vertices.dtype}")
     if vertices.dim() == 1 and vertices.shape[0] % 2 == 0:
         vertices = vertices.reshape(-1, 2)
     if vertices.dim() != 2 or vertices.shape[1] != 2:
         raise ValueError(
             f"{op}: expected {name} of shape (V, 2), or flat with an even number of coordinates, got shape "
             f"{tuple(vertices.shape)}; polygons are a list of rings for each instance"
+        )
+    if vertices.shape[0] < 3:
+        raise ValueError(
+            f"{op}: expected {name} to have at least 3 vertices, got {vertices.shape[0]}: {vertices.tolist()}; each "
+            "instance is a list of rings [x0, y0, x1, y1, x2, y2, …], not a list of points and not a box"
         )
     return vertices
 
@@ -346,35 +357,35 @@ def _offsets(parts: Sequence[Any], device: torch.device) -> Tensor:
     return _ragged.from_lengths(torch.tensor([len(part) for part in parts], dtype=torch.int64)).to(device)
 
 
-@torch.library.register_fake("polarmask::outlines_moments")
-def _moments_fake(segments: Tensor, offsets: Tensor) -> tuple[Tensor, Tensor]:
+@_fakes.register("outlines_moments")
+def _moments_fake(segments: Tensor, offsets: Tensor, caller: str) -> tuple[Tensor, Tensor]:
     count = offsets.shape[0] - 1
     return segments.new_empty(count), segments.new_empty(count, 2)
 
 
-@torch.library.register_fake("polarmask::outlines_boxes")
+@_fakes.register("outlines_boxes")
 def _boxes_fake(segments: Tensor, offsets: Tensor) -> Tensor:
     return segments.new_empty(offsets.shape[0] - 1, 4)
 
 
-@torch.library.register_fake("polarmask::outlines_clip")
+@_fakes.register("outlines_clip")
 def _clip_fake(segments: Tensor, offsets: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:
     return _ragged.fake(offsets, offsets.shape[0] - 1, segments.dtype, 4)
 
 
-@torch.library.register_fake("polarmask::outlines_from_polygons")
+@_fakes.register("outlines_from_polygons")
 def _from_polygons_fake(
     vertices: Tensor, ring_offsets: Tensor, polygon_offsets: Tensor, largest: bool
 ) -> tuple[Tensor, Tensor]:
     return _ragged.fake(polygon_offsets, polygon_offsets.shape[0] - 1, vertices.dtype, 4)
 
 
-@torch.library.register_fake("polarmask::outlines_from_masks")
+@_fakes.register("outlines_from_masks")
 def _from_masks_fake(masks: Tensor, boxes: Tensor | None, largest: bool, border: bool) -> tuple[Tensor, Tensor]:
     return _ragged.fake(masks, masks.shape[0], torch.float32, 4)
 
 
-@torch.library.register_fake("polarmask::outlines_from_rle")
+@_fakes.register("outlines_from_rle")
 def _from_rle_fake(counts: Tensor, offsets: Tensor, height: int, width: int, largest: bool) -> tuple[Tensor, Tensor]:
     return _ragged.fake(offsets, offsets.shape[0] - 1, torch.float32, 4)
 

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from . import _arguments, _vmap
+from . import _arguments, _fakes, _vmap
 from .outlines import Outlines, checked
 
 FCOS_RANGES = ((-1.0, 64.0), (64.0, 128.0), (128.0, 256.0), (256.0, 512.0), (512.0, math.inf))
@@ -84,6 +84,9 @@ def cast_rays(
     -----
     Source: PolarMask, section 3.3 (arXiv 1909.13226).
 
+    Each point looks at all segments of its outline, some 7 ns a segment on one core: 10,000 points of one outline of
+    100,000 segments take 7 s. Outlines of data sets have tens to hundreds.
+
     Examples
     --------
     >>> square = torch.tensor([[0.0, 0, 4, 0], [4, 0, 4, 4], [4, 4, 0, 4], [0, 4, 0, 0]])
@@ -95,6 +98,7 @@ def cast_rays(
     segments, offsets = checked(op, outlines)
     origins, segments = _arguments.floats(op, origins=origins, segments=segments)
     instance = _arguments.int64(op, "instance", instance)
+    _arguments.same_device(op, origins=origins, instance=instance)
     _arguments.choice(op, "method", method, _METHODS)
     distances: Tensor = torch.ops.polarmask.cast_rays(
         origins.detach(), segments.detach(), offsets, instance, num_rays, method, float(min_distance)
@@ -186,21 +190,29 @@ def encode_targets(
     op = "encode_targets"
     segments, offsets = checked(op, outlines)
     if centers is None:
-        centers = outlines.centroids()
+        centers = torch.ops.polarmask.outlines_moments(segments.detach(), offsets, op)[1]
     _arguments.choice(op, "method", method, _METHODS)
+    boxes = _arguments.float32(op, "boxes", boxes).detach()
+    labels = _arguments.int64(op, "labels", labels)
+    image_offsets = _arguments.int64(op, "image_offsets", image_offsets)
+    centers = _arguments.float32(op, "centers", centers).detach()
+    areas = None if areas is None else _arguments.float32(op, "areas", areas).detach()
+    ignore = None if ignore is None else _arguments.dtype(op, "ignore", ignore, torch.bool)
+    rows = {"outlines.segments": segments, "labels": labels, "image_offsets": image_offsets}
+    _arguments.same_device(op, boxes=boxes, **rows, centers=centers, areas=areas, ignore=ignore)
     return PolarTargets(
         *torch.ops.polarmask.encode_targets(
             _pairs(op, "level_shapes", level_shapes),
             list(strides),
             [_finite(bound) for bound in _pairs(op, "regress_ranges", regress_ranges)],
-            _arguments.float32(op, "boxes", boxes).detach(),
-            _arguments.int64(op, "labels", labels),
+            boxes,
+            labels,
             segments.float().detach(),
             offsets,
-            _arguments.int64(op, "image_offsets", image_offsets),
-            _arguments.float32(op, "centers", centers).detach(),
-            None if areas is None else _arguments.float32(op, "areas", areas).detach(),
-            None if ignore is None else _arguments.boolean(op, "ignore", ignore),
+            image_offsets,
+            centers,
+            areas,
+            ignore,
             num_rays,
             _finite(center_radius),
             method,
@@ -237,6 +249,9 @@ def star_distances(label_image: Tensor, num_rays: int = 32, *, rule: str = "star
 
     Notes
     -----
+    Time grows with R · H · W and hardly with the sizes of the objects: walks skip what is surely inside. Sides that run
+    along a ray are not skipped; the longest walks are those along stripes of less than 48 pixels.
+
     Source: StarDist (arXiv 1806.03535); its rays have the same order. Equal to its ``star_dist`` up to rounding. Rays
     at multiples of 30° off the axes meet halves at every other step; some of these StarDist's float32 sums decide.
 
@@ -248,9 +263,8 @@ def star_distances(label_image: Tensor, num_rays: int = 32, *, rule: str = "star
     op = "star_distances"
     if not isinstance(label_image, Tensor):
         raise TypeError(f"{op}: expected label_image to be a tensor, got {type(label_image).__name__}")
-    dtype = label_image.dtype
-    if dtype.is_floating_point or dtype.is_complex or dtype == torch.bool:
-        raise TypeError(f"{op}: expected label_image of an integer dtype, got {dtype}")
+    if label_image.dtype not in _arguments.INTEGERS:
+        raise TypeError(f"{op}: expected label_image of an integer dtype, got {label_image.dtype}")
     _arguments.choice(op, "rule", rule, ("stardist", "exact"))
     distances: Tensor = torch.ops.polarmask.star_distances(label_image, num_rays, rule)
     return distances
@@ -269,7 +283,7 @@ def _pairs(op: str, name: str, pairs: Sequence[Sequence[float]]) -> list[float]:
     return [number for pair in pairs for number in pair]
 
 
-@torch.library.register_fake("polarmask::cast_rays")
+@_fakes.register("cast_rays")
 def _cast_rays_fake(
     origins: Tensor,
     segments: Tensor,
@@ -282,7 +296,7 @@ def _cast_rays_fake(
     return origins.new_empty(origins.shape[0], num_rays)
 
 
-@torch.library.register_fake("polarmask::encode_targets")
+@_fakes.register("encode_targets")
 def _encode_targets_fake(
     level_shapes: list[int],
     strides: list[int],
@@ -313,7 +327,7 @@ def _encode_targets_fake(
     )
 
 
-@torch.library.register_fake("polarmask::star_distances")
+@_fakes.register("star_distances")
 def _star_distances_fake(label_image: Tensor, num_rays: int, rule: str) -> Tensor:
     return label_image.new_empty(num_rays, *label_image.shape, dtype=torch.float32)
 

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from . import _arguments, _vmap
+from . import _arguments, _fakes, _vmap
 
 _METRICS = ("iou", "iomin")
 
@@ -70,6 +70,11 @@ def polygon_iou(a: Tensor, b: Tensor, *, metric: str = "iou", paired: bool = Fal
         If ``a`` or ``b`` is not a floating-point tensor.
     ValueError
         If their shapes or ``metric`` are not as above.
+
+    Notes
+    -----
+    A pair whose boxes overlap takes V · W steps of some 4 ns on one core: two polygons of 40,000 vertices take 6 s.
+    Masks are compared faster then.
 
     Examples
     --------
@@ -186,7 +191,7 @@ def polygon_nms(
     op = "polygon_nms"
     (polygons,) = _arguments.floats(op, polygons=polygons)
     keep: Tensor = torch.ops.polarmask.polygon_nms(
-        polygons.detach(), _scores(op, scores), iou_threshold, _is_iomin(op, metric), max_output
+        polygons.detach(), _scores(op, scores, polygons=polygons), iou_threshold, _is_iomin(op, metric), max_output
     )
     return keep
 
@@ -230,7 +235,12 @@ def batched_polygon_nms(
     (polygons,) = _arguments.floats(op, polygons=polygons)
     idxs = _arguments.int64(op, "idxs", idxs)
     keep: Tensor = torch.ops.polarmask.batched_polygon_nms(
-        polygons.detach(), _scores(op, scores), idxs, iou_threshold, _is_iomin(op, metric), max_output
+        polygons.detach(),
+        _scores(op, scores, polygons=polygons, idxs=idxs),
+        idxs,
+        iou_threshold,
+        _is_iomin(op, metric),
+        max_output,
     )
     return keep
 
@@ -283,7 +293,12 @@ def rays_nms(
     op = "rays_nms"
     centers, rays = _arguments.floats(op, centers=centers, rays=rays)
     keep: Tensor = torch.ops.polarmask.rays_nms(
-        centers.detach(), rays.detach(), _scores(op, scores), iou_threshold, _is_iomin(op, metric), max_output
+        centers.detach(),
+        rays.detach(),
+        _scores(op, scores, centers=centers),
+        iou_threshold,
+        _is_iomin(op, metric),
+        max_output,
     )
     return keep
 
@@ -327,30 +342,39 @@ def batched_rays_nms(
     centers, rays = _arguments.floats(op, centers=centers, rays=rays)
     idxs = _arguments.int64(op, "idxs", idxs)
     keep: Tensor = torch.ops.polarmask.batched_rays_nms(
-        centers.detach(), rays.detach(), _scores(op, scores), idxs, iou_threshold, _is_iomin(op, metric), max_output
+        centers.detach(),
+        rays.detach(),
+        _scores(op, scores, centers=centers, idxs=idxs),
+        idxs,
+        iou_threshold,
+        _is_iomin(op, metric),
+        max_output,
     )
     return keep
 
 
-def _scores(op: str, scores: Tensor) -> Tensor:
-    return _arguments.floats(op, scores=scores)[0].detach()
+def _scores(op: str, scores: Tensor, **others: Tensor) -> Tensor:
+    """The scores, at least float32, on the device of the other arguments."""
+    (given,) = _arguments.floats(op, scores=scores)
+    _arguments.same_device(op, **others, scores=given)
+    return given.detach()
 
 
 def _is_iomin(op: str, metric: str) -> bool:
     return _arguments.choice(op, "metric", metric, _METRICS) == "iomin"
 
 
-@torch.library.register_fake("polarmask::polygon_areas")
+@_fakes.register("polygon_areas")
 def _fake_areas(polygons: Tensor) -> Tensor:
     return polygons.new_empty(polygons.shape[0])
 
 
-@torch.library.register_fake("polarmask::polygon_iou")
+@_fakes.register("polygon_iou")
 def _fake_polygon_iou(a: Tensor, b: Tensor, iomin: bool, paired: bool) -> Tensor:
     return a.new_empty(a.shape[0]) if paired else a.new_empty(a.shape[0], b.shape[0])
 
 
-@torch.library.register_fake("polarmask::rays_iou")
+@_fakes.register("rays_iou")
 def _fake_rays_iou(
     centers_a: Tensor, rays_a: Tensor, centers_b: Tensor, rays_b: Tensor, iomin: bool, paired: bool
 ) -> Tensor:
@@ -364,7 +388,7 @@ def _fake_nms(shapes: Tensor, *args: Any) -> Tensor:
 
 
 for _name in ("polygon_nms", "batched_polygon_nms", "rays_nms", "batched_rays_nms"):
-    torch.library.register_fake(f"polarmask::{_name}", _fake_nms)
+    _fakes.register(_name)(_fake_nms)
     _vmap.register(_name, length="max_output")
 
 _vmap.register("polygon_areas", rows=(0,))

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from . import _arguments, _ragged, _vmap
+from . import _arguments, _fakes, _ragged, _vmap
 from .outlines import Outlines, checked
 from .rle import RLE
 
@@ -49,10 +49,7 @@ def rays_to_polygons(centers: Tensor, rays: Tensor) -> Tensor:
     >>> rays_to_polygons(torch.tensor([[5.0, 5.0]]), torch.tensor([[1.0, 2.0, 3.0, 4.0]]))
     tensor([[[6., 5.], [5., 7.], [2., 5.], [5., 1.]]])
     """
-    polygons: Tensor = torch.ops.polarmask.rays_to_polygons(
-        *_arguments.floats("rays_to_polygons", centers=centers, rays=rays)
-    )
-    return polygons
+    return _vertices("rays_to_polygons", centers, rays)
 
 
 def rays_to_boxes(centers: Tensor, rays: Tensor) -> Tensor:
@@ -73,7 +70,7 @@ def rays_to_boxes(centers: Tensor, rays: Tensor) -> Tensor:
     >>> rays_to_boxes(torch.tensor([[5.0, 5.0]]), torch.tensor([[1.0, 2.0, 3.0, 4.0]]))
     tensor([[2., 1., 6., 7.]])
     """
-    polygons = rays_to_polygons(centers, rays)
+    polygons = _vertices("rays_to_boxes", centers, rays)
     return torch.cat([polygons.amin(1), polygons.amax(1)], 1)
 
 
@@ -191,7 +188,7 @@ def polygons_to_labels(polygons: Tensor, size: tuple[int, int], *, order: Tensor
     op = "polygons_to_labels"
     (polygons,) = _arguments.floats(op, polygons=polygons)
     labels: Tensor = torch.ops.polarmask.polygons_to_labels(
-        polygons, *_arguments.image_size(op, size), _order(op, order)
+        polygons, *_arguments.image_size(op, size), _order(op, order, polygons=polygons)
     )
     return labels
 
@@ -311,7 +308,9 @@ def rays_to_labels(
     """
     op = "rays_to_labels"
     shapes = _rays(op, centers, rays, scale)
-    labels: Tensor = torch.ops.polarmask.rays_to_labels(*shapes, *_arguments.image_size(op, size), _order(op, order))
+    labels: Tensor = torch.ops.polarmask.rays_to_labels(
+        *shapes, *_arguments.image_size(op, size), _order(op, order, rays=shapes[1])
+    )
     return labels
 
 
@@ -411,10 +410,16 @@ def outlines_to_labels(outlines: Outlines, size: tuple[int, int], *, order: Tens
             [1, 0]], dtype=torch.int32)
     """
     op = "outlines_to_labels"
+    segments, offsets = checked(op, outlines)
     labels: Tensor = torch.ops.polarmask.outlines_to_labels(
-        *checked(op, outlines), *_arguments.image_size(op, size), _order(op, order)
+        segments, offsets, *_arguments.image_size(op, size), _order(op, order, **{"outlines.segments": segments})
     )
     return labels
+
+
+def _vertices(op: str, centers: Tensor, rays: Tensor) -> Tensor:
+    vertices: Tensor = torch.ops.polarmask.rays_to_polygons(*_arguments.floats(op, centers=centers, rays=rays))
+    return vertices
 
 
 def _rays(op: str, centers: Tensor, rays: Tensor, scale: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
@@ -429,11 +434,15 @@ def _rays(op: str, centers: Tensor, rays: Tensor, scale: Tensor | None) -> tuple
     return centers, rays, scale
 
 
-def _order(op: str, order: Tensor | None) -> Tensor | None:
-    return None if order is None else _arguments.int64(op, "order", order)
+def _order(op: str, order: Tensor | None, **shapes: Tensor) -> Tensor | None:
+    if order is None:
+        return None
+    order = _arguments.int64(op, "order", order)
+    _arguments.same_device(op, **shapes, order=order)
+    return order
 
 
-@torch.library.register_fake("polarmask::rays_to_polygons")
+@_fakes.register("rays_to_polygons")
 def _rays_to_polygons(centers: Tensor, rays: Tensor) -> Tensor:
     return rays.new_empty(*rays.shape, 2)
 
@@ -453,51 +462,51 @@ def _rays_to_polygons_backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:
 torch.library.register_autograd("polarmask::rays_to_polygons", _rays_to_polygons_backward, setup_context=_save_rays)
 
 
-@torch.library.register_fake("polarmask::polygons_to_masks")
+@_fakes.register("polygons_to_masks")
 def _polygons_to_masks(polygons: Tensor, height: int, width: int) -> Tensor:
     return polygons.new_empty((polygons.shape[0], height, width), dtype=torch.bool)
 
 
-@torch.library.register_fake("polarmask::polygons_to_rle")
+@_fakes.register("polygons_to_rle")
 def _polygons_to_rle(polygons: Tensor, height: int, width: int, coco: bool) -> tuple[Tensor, Tensor]:
     return _ragged.fake(polygons, polygons.shape[0], torch.int32)
 
 
-@torch.library.register_fake("polarmask::polygons_to_labels")
+@_fakes.register("polygons_to_labels")
 def _polygons_to_labels(polygons: Tensor, height: int, width: int, order: Tensor | None) -> Tensor:
     return polygons.new_empty((height, width), dtype=torch.int32)
 
 
-@torch.library.register_fake("polarmask::rays_to_masks")
+@_fakes.register("rays_to_masks")
 def _rays_to_masks(centers: Tensor, rays: Tensor, scale: Tensor | None, height: int, width: int) -> Tensor:
     return rays.new_empty((rays.shape[0], height, width), dtype=torch.bool)
 
 
-@torch.library.register_fake("polarmask::rays_to_rle")
+@_fakes.register("rays_to_rle")
 def _rays_to_rle(
     centers: Tensor, rays: Tensor, scale: Tensor | None, height: int, width: int, coco: bool
 ) -> tuple[Tensor, Tensor]:
     return _ragged.fake(rays, rays.shape[0], torch.int32)
 
 
-@torch.library.register_fake("polarmask::rays_to_labels")
+@_fakes.register("rays_to_labels")
 def _rays_to_labels(
     centers: Tensor, rays: Tensor, scale: Tensor | None, height: int, width: int, order: Tensor | None
 ) -> Tensor:
     return rays.new_empty((height, width), dtype=torch.int32)
 
 
-@torch.library.register_fake("polarmask::outlines_to_masks")
+@_fakes.register("outlines_to_masks")
 def _outlines_to_masks(segments: Tensor, offsets: Tensor, height: int, width: int) -> Tensor:
     return segments.new_empty((offsets.shape[0] - 1, height, width), dtype=torch.bool)
 
 
-@torch.library.register_fake("polarmask::outlines_to_rle")
+@_fakes.register("outlines_to_rle")
 def _outlines_to_rle(segments: Tensor, offsets: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:
     return _ragged.fake(segments, offsets.shape[0] - 1, torch.int32)
 
 
-@torch.library.register_fake("polarmask::outlines_to_labels")
+@_fakes.register("outlines_to_labels")
 def _outlines_to_labels(segments: Tensor, offsets: Tensor, height: int, width: int, order: Tensor | None) -> Tensor:
     return segments.new_empty((height, width), dtype=torch.int32)
 

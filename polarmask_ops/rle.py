@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from numbers import Integral
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from . import _arguments, _ragged, _vmap
+from . import _arguments, _fakes, _ragged, _vmap
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,16 +48,15 @@ class RLE:
 
     @staticmethod
     def from_masks(masks: Tensor) -> RLE:
-        """Encode bitmaps of shape (N, H, W), bool or uint8 (other than 0 is inside).
+        """Encode bitmaps of shape (N, H, W), bool or uint8; what is not 0 is inside.
 
         On a GPU the host waits once, to learn the length.
         """
-        if not isinstance(masks, Tensor) or masks.dtype not in (torch.bool, torch.uint8):
-            raise TypeError(f"RLE.from_masks: expected masks of dtype bool or uint8, got {_dtype(masks)}")
+        _arguments.dtype("RLE.from_masks", "masks", masks, torch.bool, torch.uint8)
         if masks.dim() != 3:
             raise ValueError(f"RLE.from_masks: expected masks of shape (N, H, W), got {tuple(masks.shape)}")
         size = _arguments.image_size("RLE.from_masks", masks.shape[1:])
-        counts, offsets = torch.ops.polarmask.masks_to_rle(masks.bool())
+        counts, offsets = torch.ops.polarmask.masks_to_rle(masks)
         return RLE(counts, offsets, size)
 
     @staticmethod
@@ -74,16 +73,24 @@ class RLE:
 
         Raises
         ------
+        TypeError
+            If an object is not a dict, or its size or counts are of another type.
         ValueError
-            If the sizes differ, there is none, a string is malformed, or counts do not sum to H * W.
+            If a key is missing, the sizes differ, there is none, a string is malformed, or counts do not sum to H * W.
         """
         op = "RLE.from_coco"
         objects = list(objects)
-        sizes = {tuple(each["size"]) for each in objects} | ({tuple(size)} if size is not None else set())
+        for n, each in enumerate(objects):
+            if not isinstance(each, Mapping):
+                raise TypeError(f"{op}: expected instance {n} to be a dict, got {type(each).__name__}")
+            if not {"size", "counts"} <= each.keys():
+                raise ValueError(f"{op}: expected instance {n} to have size and counts, got the keys {list(each)}")
+        sizes = {_arguments.image_size(op, each["size"]) for each in objects}
+        sizes |= {_arguments.image_size(op, size)} if size is not None else set()
         if len(sizes) != 1:
             raise ValueError(f"{op}: expected one size, got {sorted(sizes) or 'no object and no size'}")
-        height, width = _arguments.image_size(op, sizes.pop())
-        strings = [_compressed(op, n, each["counts"]) for n, each in enumerate(objects)]
+        height, width = sizes.pop()
+        strings = [_compressed(op, n, each["counts"], height, width) for n, each in enumerate(objects)]
         text = torch.frombuffer(bytearray(b"".join(strings) or b" "), dtype=torch.uint8)
         offsets = _ragged.from_lengths(torch.tensor([len(each) for each in strings], dtype=torch.int64))
         counts, offsets = torch.ops.polarmask.rle_from_strings(text[: offsets[-1]], offsets, height, width)
@@ -92,15 +99,18 @@ class RLE:
     @staticmethod
     def cat(items: Sequence[RLE]) -> RLE:
         """The instances of several RLEs of one image, one after the other."""
-        sizes = {item.size for item in items}
+        op = "RLE.cat"
+        parts = [checked(op, item) for item in items]
+        sizes = {(height, width) for _, _, height, width in parts}
         if len(sizes) != 1:
-            raise ValueError(f"RLE.cat: expected items of one size, got {sorted(sizes) or 'no items'}")
-        counts = torch.cat([item.counts for item in items])
-        return RLE(counts, _ragged.cat([item.offsets for item in items]), sizes.pop())
+            raise ValueError(f"{op}: expected items of one size, got {sorted(sizes) or 'no items'}")
+        _arguments.same_device(op, **{f"items[{k}]": part[0] for k, part in enumerate(parts)})
+        counts = torch.cat([part[0] for part in parts])
+        return RLE(counts, _ragged.cat([part[1] for part in parts]), sizes.pop())
 
     def to_masks(self) -> Tensor:
         """Bitmaps, shape (N, H, W), bool."""
-        masks: Tensor = torch.ops.polarmask.rle_to_masks(self.counts, self.offsets, *self.size)
+        masks: Tensor = torch.ops.polarmask.rle_to_masks(*checked("RLE.to_masks", self))
         return masks
 
     def to_coco(self) -> list[dict[str, Any]]:
@@ -109,14 +119,14 @@ class RLE:
         JSON wants text: ``counts.decode()``. ``from_coco`` takes both. On a GPU the host waits, for the length and for
         the strings.
         """
-        strings, offsets = torch.ops.polarmask.rle_to_strings(self.counts, self.offsets)
+        strings, offsets = torch.ops.polarmask.rle_to_strings(*checked("RLE.to_coco", self))
         text, ends = strings.cpu().numpy().tobytes(), offsets.tolist()
         height, width = self.size
         return [{"size": [height, width], "counts": text[begin:end]} for begin, end in pairwise(ends)]
 
     def areas(self) -> Tensor:
         """Numbers of pixels, shape (N,), int64."""
-        areas: Tensor = torch.ops.polarmask.rle_areas(self.counts, self.offsets)
+        areas: Tensor = torch.ops.polarmask.rle_areas(*checked("RLE.areas", self))
         return areas
 
     def boxes(self) -> Tensor:
@@ -124,7 +134,7 @@ class RLE:
 
         ``pycocotools.mask.toBbox`` gives the same box as (x0, y0, x1 − x0, y1 − y0).
         """
-        boxes: Tensor = torch.ops.polarmask.rle_boxes(self.counts, self.offsets, *self.size)
+        boxes: Tensor = torch.ops.polarmask.rle_boxes(*checked("RLE.boxes", self))
         return boxes
 
     def to(self, device: torch.device | str | int, *, non_blocking: bool = False) -> RLE:
@@ -146,8 +156,9 @@ class RLE:
 
         On a GPU the host waits once, to learn the length; for a bool tensor twice.
         """
-        positions, offsets = _ragged.select("RLE", self.offsets, index)
-        return RLE(self.counts[positions], offsets, self.size)
+        counts, offsets, height, width = checked("RLE", self)
+        counts, offsets = _ragged.select("RLE", counts, offsets, index)
+        return RLE(counts, offsets, (height, width))
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, RLE):
@@ -195,48 +206,71 @@ pytree.register_pytree_node(
 )
 
 
-def _dtype(value: Any) -> str:
-    return str(value.dtype) if isinstance(value, Tensor) else type(value).__name__
+torch.serialization.add_safe_globals([RLE])  # torch.load(weights_only=True) reads them
 
 
-def _compressed(op: str, n: int, counts: Any) -> bytes:
+def checked(op: str, rle: RLE) -> tuple[Tensor, Tensor, int, int]:
+    """Counts, offsets, height and width: what ops take in place of an RLE."""
+    if not isinstance(rle, RLE):
+        raise TypeError(f"{op}: expected an RLE, got {type(rle).__name__}")
+    counts = _arguments.dtype(op, "counts", rle.counts, torch.int32)
+    offsets = _arguments.dtype(op, "offsets", rle.offsets, torch.int64)
+    if counts.dim() != 1:
+        raise ValueError(f"{op}: expected counts of shape (T,), got {tuple(counts.shape)}")
+    if offsets.dim() != 1 or offsets.shape[0] < 1:
+        raise ValueError(f"{op}: expected offsets of shape (N + 1,), got {tuple(offsets.shape)}")
+    _arguments.same_device(op, counts=counts, offsets=offsets)
+    return counts, offsets, *_arguments.image_size(op, rle.size)
+
+
+def _compressed(op: str, n: int, counts: Any, height: int, width: int) -> bytes:
     if isinstance(counts, bytes):
         return counts
     if isinstance(counts, str):
         return counts.encode(errors="surrogatepass")
-    if not all(isinstance(count, Integral) and 0 <= int(count) < 2**31 for count in counts):
+    if not isinstance(counts, Iterable):
+        raise TypeError(
+            f"{op}: expected counts of instance {n} to be bytes, str or a list of run lengths, got "
+            f"{type(counts).__name__}"
+        )
+    runs = list(counts)
+    if not all(isinstance(count, Integral) and 0 <= int(count) < 2**31 for count in runs):
         raise ValueError(f"{op}: expected counts of instance {n} to be run lengths from 0 to 2**31 - 1")
-    runs = torch.tensor(counts, dtype=torch.int32)
-    strings, _ = torch.ops.polarmask.rle_to_strings(runs, torch.tensor([0, len(counts)]))
+    if not runs or sum(map(int, runs)) != height * width:
+        raise ValueError(
+            f"{op}: expected counts of instance {n} to sum to {height} * {width}, got {sum(map(int, runs))}"
+        )
+    each = torch.tensor([int(count) for count in runs], dtype=torch.int32)
+    strings, _ = torch.ops.polarmask.rle_to_strings(each, torch.tensor([0, len(runs)]), height, width)
     return bytes(strings.numpy().tobytes())
 
 
-@torch.library.register_fake("polarmask::masks_to_rle")
+@_fakes.register("masks_to_rle")
 def _masks_to_rle(masks: Tensor) -> tuple[Tensor, Tensor]:
     return _ragged.fake(masks, masks.shape[0], torch.int32)
 
 
-@torch.library.register_fake("polarmask::rle_to_strings")
-def _rle_to_strings(counts: Tensor, offsets: Tensor) -> tuple[Tensor, Tensor]:
+@_fakes.register("rle_to_strings")
+def _rle_to_strings(counts: Tensor, offsets: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:
     return _ragged.fake(counts, offsets.shape[0] - 1, torch.uint8)
 
 
-@torch.library.register_fake("polarmask::rle_from_strings")
+@_fakes.register("rle_from_strings")
 def _rle_from_strings(strings: Tensor, offsets: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:
     return _ragged.fake(strings, offsets.shape[0] - 1, torch.int32)
 
 
-@torch.library.register_fake("polarmask::rle_to_masks")
+@_fakes.register("rle_to_masks")
 def _rle_to_masks(counts: Tensor, offsets: Tensor, height: int, width: int) -> Tensor:
     return counts.new_empty((offsets.shape[0] - 1, height, width), dtype=torch.bool)
 
 
-@torch.library.register_fake("polarmask::rle_areas")
-def _rle_areas(counts: Tensor, offsets: Tensor) -> Tensor:
+@_fakes.register("rle_areas")
+def _rle_areas(counts: Tensor, offsets: Tensor, height: int, width: int) -> Tensor:
     return counts.new_empty(offsets.shape[0] - 1, dtype=torch.int64)
 
 
-@torch.library.register_fake("polarmask::rle_boxes")
+@_fakes.register("rle_boxes")
 def _rle_boxes(counts: Tensor, offsets: Tensor, height: int, width: int) -> Tensor:
     return counts.new_empty((offsets.shape[0] - 1, 4), dtype=torch.float32)
 

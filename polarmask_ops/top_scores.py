@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from . import _arguments, _vmap
+from . import _arguments, _fakes, _vmap
 
 
 def top_scores(logits: Tensor, centerness: Tensor, lengths: Sequence[int], k: int) -> tuple[Tensor, Tensor]:
@@ -60,7 +60,7 @@ def top_scores(logits: Tensor, centerness: Tensor, lengths: Sequence[int], k: in
     return values, indices
 
 
-@torch.library.register_fake("polarmask::top_scores")
+@_fakes.register("top_scores")
 def _fake(logits: Tensor, centerness: Tensor, lengths: list[int], k: int) -> tuple[Tensor, Tensor]:
     shape = (logits.shape[0], sum(min(k, length) for length in lengths))
     dtype = torch.promote_types(logits.dtype, torch.float32)

@@ -4,8 +4,9 @@ The NumPy references of tests/reference get the same keyword arguments as the op
 precision into float32) and everything else as it is.
 """
 
+import itertools
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Any, ClassVar
 
@@ -22,6 +23,7 @@ EMULATED = hasattr(_C, "emulate") and os.environ.get("POLARMASK_SIMT_SCHEDULE") 
 KERNELS = EMULATED or (torch.cuda.is_available() and bool(_C.build_info()["cuda"]))
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 GEOMETRY = (torch.float32, torch.float64)  # exact comparisons: half precision only adds a cast before them
+WRONG = (torch.float8_e4m3fn, torch.float8_e5m2, torch.complex64, torch.int8, torch.bool)
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,15 @@ def change_tensors(value: Any, change: Callable[[Tensor], Any]) -> Any:
     if isinstance(value, dict):
         return {key: change_tensors(item, change) for key, item in value.items()}
     return value
+
+
+def change_each_tensor(value: Any, change: Callable[[Tensor], Any]) -> Iterator[tuple[Tensor, Any]]:
+    """For every tensor in the structure: itself, and the structure with `change` applied to it alone."""
+    tensors: list[Tensor] = []
+    change_tensors(value, tensors.append)
+    for k, tensor in enumerate(tensors):
+        numbers = itertools.count()
+        yield tensor, change_tensors(value, lambda each: change(each) if next(numbers) == k else each)  # noqa: B023
 
 
 def array(tensor: Tensor) -> np.ndarray:
@@ -88,24 +99,75 @@ class Recorder(TorchFunctionMode):
         super().__init__()
         self.calls: list[tuple[Any, tuple[Any, ...]]] = []
 
+    @staticmethod
+    def calls_of(function: Callable[..., Any], kwargs: dict[str, Any]) -> list[tuple[Any, tuple[Any, ...]]]:
+        with Recorder() as recorder:
+            function(**kwargs)
+        assert recorder.calls
+        return recorder.calls
+
     def __torch_function__(self, func, types, args=(), kwargs=None):
         if isinstance(func, (torch._ops.OpOverload, torch._ops.OpOverloadPacket)) and "polarmask" in str(func):
             self.calls.append((func, args))
         return func(*args, **(kwargs or {}))
 
 
-class OpTester:
+class ArgumentTester:
+    """Wrong dtypes and devices of every tensor argument, of the public function and of the ops that it calls."""
+
     function: ClassVar[Callable[..., Any]]
-    reference: ClassVar[Callable[..., Any]]
+    name: ClassVar[str] = ""  # in messages; by default that of the function
     dtypes: ClassVar[tuple[torch.dtype, ...]] = FLOATS
-    differentiable: ClassVar[tuple[str, ...]] = ()  # arguments for gradcheck
-    twice: ClassVar[bool] = True  # gradgradcheck as well
-    fixed_shape: ClassVar[bool] = True  # torch.compile(fullgraph=True) gives the same
-    bad_inputs: ClassVar[tuple[Bad, ...]] = ()
+    converts: ClassVar[tuple[torch.dtype, ...]] = ()  # dtypes of WRONG that the function, not the op, takes
 
     def sample(self, dtype: torch.dtype, device: str) -> dict[str, Any]:
         """Keyword arguments of a typical call."""
         raise NotImplementedError
+
+    def wrong_dtypes(self, value: Any, right: tuple[torch.dtype, ...] = ()) -> Iterator[Any]:
+        """The structure with one tensor in a dtype that it must not have, for each tensor and dtype."""
+        for dtype in [dtype for dtype in WRONG if dtype not in right]:
+            for tensor, changed in change_each_tensor(value, lambda each: each.detach().to(dtype)):  # noqa: B023
+                if dtype != tensor.dtype and not {dtype, tensor.dtype} <= set(self.dtypes):
+                    yield changed
+
+    def refuses(self, function: Callable[..., Any], args: Any, kwargs: Any, name: str, *errors: type[Exception]) -> str:
+        with pytest.raises(errors) as raised:
+            function(*args, **kwargs)
+        assert name in str(raised.value)
+        return str(raised.value)
+
+    def test_wrong_dtypes_are_refused(self, device):
+        name = self.name or type(self).function.__name__
+        kwargs = self.sample(torch.float32, device)
+        for changed in self.wrong_dtypes(kwargs, self.converts):
+            assert "dtype" in self.refuses(type(self).function, (), changed, name, TypeError)
+        for op, args in Recorder.calls_of(type(self).function, kwargs):
+            for changed in self.wrong_dtypes(args):
+                assert "dtype" in self.refuses(op, changed, {}, "", ValueError)
+
+    def test_tensors_on_two_devices_are_refused(self, device):
+        """Beside a meta tensor, which torch hands to the fake."""
+        name = self.name or type(self).function.__name__
+        kwargs = self.sample(torch.float32, device)
+
+        def on_two_devices(value):
+            each = list(change_each_tensor(value, lambda tensor: tensor.to("meta")))
+            return [changed for _, changed in each] if len(each) > 1 else []
+
+        for changed in on_two_devices(kwargs):
+            assert "meta" in self.refuses(type(self).function, (), changed, name, ValueError)
+        for op, args in Recorder.calls_of(type(self).function, kwargs):
+            for changed in on_two_devices(args):
+                assert "meta" in self.refuses(op, changed, {}, "", ValueError)
+
+
+class OpTester(ArgumentTester):
+    reference: ClassVar[Callable[..., Any]]
+    differentiable: ClassVar[tuple[str, ...]] = ()  # arguments for gradcheck
+    twice: ClassVar[bool] = True  # gradgradcheck as well
+    fixed_shape: ClassVar[bool] = True  # torch.compile(fullgraph=True) gives the same
+    bad_inputs: ClassVar[tuple[Bad, ...]] = ()
 
     def more_samples(self, dtype: torch.dtype, device: str) -> list[dict[str, Any]]:
         """Further calls to compare with the reference: options, corner cases."""
@@ -195,10 +257,7 @@ class OpTester:
         kwargs = self.sample(torch.float32, device)
         for name in self.differentiable:
             kwargs[name] = kwargs[name].detach().requires_grad_()
-        with Recorder() as recorder:
-            type(self).function(**kwargs)
-        assert recorder.calls
-        for op, args in recorder.calls:
+        for op, args in Recorder.calls_of(type(self).function, kwargs):
             torch.library.opcheck(op, args)
 
     def test_compile(self, device):

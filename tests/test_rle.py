@@ -10,7 +10,7 @@ from op_tester import EMULATED, KERNELS, by_cpu_and_kernels, leaves
 from reference.rasterize import rle_of
 from torch.utils import _pytree as pytree
 
-from polarmask_ops import RLE
+from polarmask_ops import RLE, outlines_from_rle
 
 SIZES = [(1, 1), (7, 9), (1, 30), (30, 1), (40, 25)]
 
@@ -58,6 +58,46 @@ def test_uint8_and_strides():
     masks = random_masks((9, 8))
     assert RLE.from_masks(masks.byte() * 255) == RLE.from_masks(masks)
     assert RLE.from_masks(masks.transpose(1, 2)) == RLE.from_masks(masks.transpose(1, 2).contiguous())
+
+
+@pytest.mark.smoke
+@pytest.mark.parametrize("size", [(20, 40), (3, 5), (70, 100)])
+def test_from_masks_of_any_byte_but_0_is_inside(size):
+    """Bool tensors may hold any byte; every run of the image passes from one byte to another."""
+    bytes_ = torch.randint(0, 256, (6, *size), dtype=torch.uint8) * (torch.rand(6, *size) < 0.6)
+    bytes_[0], bytes_[1, :, 1:] = 255, 128
+    want = RLE.from_masks(bytes_ != 0)
+    assert RLE.from_masks(bytes_) == want
+    assert RLE.from_masks(bytes_.view(torch.bool)) == want
+    assert want.areas().tolist() == (bytes_ != 0).sum((1, 2)).tolist()
+
+
+@pytest.mark.parametrize(
+    ("objects", "error", "words"),
+    [
+        ([{}], ValueError, "instance 0 to have size and counts, got the keys"),
+        ([{"size": [3, 4]}], ValueError, r"instance 0 to have size and counts, got the keys \['size'\]"),
+        ([{"size": [3, 4], "counts": b"<"}, {"counts": b"<"}], ValueError, "instance 1 to have size and counts"),
+        ([b"<"], TypeError, "instance 0 to be a dict, got bytes"),
+        ([{"size": None, "counts": b"<"}], TypeError, "size to be"),
+        ([{"size": [3], "counts": b"<"}], ValueError, "size to be"),
+        ([{"size": [3, 4.5], "counts": b"<"}], TypeError, "size to be"),
+        ([{"size": [3, 4], "counts": None}], TypeError, "counts of instance 0 to be bytes, str or a list"),
+        ([{"size": [3, 4], "counts": 12}], TypeError, "counts of instance 0 to be bytes, str or a list"),
+        ([{"size": [3, 4], "counts": [6, 7]}], ValueError, r"counts of instance 0 to sum to 3 \* 4, got 13"),
+    ],
+)
+def test_from_coco_of_what_is_no_rle_is_refused(objects, error, words):
+    with pytest.raises(error, match=rf"^RLE.from_coco: expected {words}"):
+        RLE.from_coco(objects)
+
+
+def test_load_weights_only_reads_rle_and_outlines(tmp_path):
+    rle = RLE.from_masks(random_masks((9, 8)))
+    torch.save({"rle": rle, "outlines": outlines_from_rle(rle)}, tmp_path / "saved.pt")
+    loaded = torch.load(tmp_path / "saved.pt", weights_only=True)
+    assert loaded["rle"] == rle
+    assert torch.equal(loaded["outlines"].segments, outlines_from_rle(rle).segments)
 
 
 @pytest.mark.parametrize("kind", ["bytes", "str", "list"])
@@ -222,7 +262,7 @@ def test_bad_masks(masks, error, words):
 )
 def test_made_up_tensors_are_refused(counts, offsets):
     rle = RLE(torch.tensor(counts, dtype=torch.int32), torch.tensor(offsets, dtype=torch.int64), (3, 4))
-    for method in (rle.to_masks, rle.boxes):
+    for method in (rle.to_masks, rle.to_coco, rle.areas, rle.boxes):
         with pytest.raises(ValueError, match="expected"):
             method()
 
@@ -230,7 +270,9 @@ def test_made_up_tensors_are_refused(counts, offsets):
 @pytest.mark.parametrize("method", ["areas", "boxes", "to_coco", "to_masks"])
 def test_counts_that_are_none(method):
     offsets = torch.tensor([0, 2])
-    with pytest.raises(ValueError, match=r"expected counts of dtype int32"):
+    with pytest.raises(
+        TypeError, match=rf"RLE.{method}: expected counts to be a tensor of dtype int32, got torch.int64"
+    ):
         getattr(RLE(torch.tensor([3, 9]), offsets, (3, 4)), method)()
     with pytest.raises(ValueError, match=r"expected counts not to be negative, got -1 at index 1"):
         getattr(RLE(torch.tensor([13, -1], dtype=torch.int32), offsets, (3, 4)), method)()
@@ -323,12 +365,12 @@ def test_opcheck():
     masks = random_masks((7, 6))
     rle = RLE.from_masks(masks)
     tensors = rle.counts, rle.offsets
-    strings, ends = torch.ops.polarmask.rle_to_strings(*tensors)
+    strings, ends = torch.ops.polarmask.rle_to_strings(*tensors, 7, 6)
     torch.library.opcheck(torch.ops.polarmask.masks_to_rle, (masks,))
     torch.library.opcheck(torch.ops.polarmask.rle_to_masks, (*tensors, 7, 6))
-    torch.library.opcheck(torch.ops.polarmask.rle_areas, tensors)
+    torch.library.opcheck(torch.ops.polarmask.rle_areas, (*tensors, 7, 6))
     torch.library.opcheck(torch.ops.polarmask.rle_boxes, (*tensors, 7, 6))
-    torch.library.opcheck(torch.ops.polarmask.rle_to_strings, tensors)
+    torch.library.opcheck(torch.ops.polarmask.rle_to_strings, (*tensors, 7, 6))
     torch.library.opcheck(torch.ops.polarmask.rle_from_strings, (strings, ends, 7, 6))
 
 

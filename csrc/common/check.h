@@ -2,6 +2,7 @@
 // op, the argument, what was expected and what was got.
 #pragma once
 
+#include <array>
 #include <cstdlib>
 #include <optional>
 #include <sstream>
@@ -51,6 +52,10 @@ struct DeviceText {
   const Tensor& of;
 };
 
+struct DtypeText {
+  ScalarType of;
+};
+
 inline ShapeText shape_of(const Tensor& tensor) { return {tensor}; }
 inline DeviceText device_of(const Tensor& tensor) { return {tensor}; }
 
@@ -64,6 +69,26 @@ inline std::ostream& operator<<(std::ostream& text, ShapeText shape) {
 inline std::ostream& operator<<(std::ostream& text, DeviceText device) {
   if (device.of.is_cuda()) return text << "cuda:" << int{device.of.get_device()};
   return text << (device.of.is_cpu() ? "cpu" : "another device");
+}
+
+// The name that torch has for it in Python.
+inline std::ostream& operator<<(std::ostream& text, DtypeText dtype) {
+  switch (dtype.of) {
+    case ScalarType::Bool: return text << "bool";
+    case ScalarType::Byte: return text << "uint8";
+    case ScalarType::Char: return text << "int8";
+    case ScalarType::Short: return text << "int16";
+    case ScalarType::Int: return text << "int32";
+    case ScalarType::Long: return text << "int64";
+    case ScalarType::UInt16: return text << "uint16";
+    case ScalarType::UInt32: return text << "uint32";
+    case ScalarType::UInt64: return text << "uint64";
+    case ScalarType::Half: return text << "float16";
+    case ScalarType::BFloat16: return text << "bfloat16";
+    case ScalarType::Float: return text << "float32";
+    case ScalarType::Double: return text << "float64";
+    default: return text << torch::headeronly::toString(dtype.of);
+  }
 }
 
 inline void check_dim(const char* op, const char* name, const Tensor& tensor, int64_t dim, const char* shape) {
@@ -82,10 +107,33 @@ inline void check_same_device(const char* op, const char* name, const Tensor& te
         " on the device of ", other_name, " (", device_of(other), "), got ", device_of(tensor));
 }
 
-// What dispatch_float can take; Python has promoted the rest.
-inline void check_geometry(const char* op, const char* name, const Tensor& tensor) {
-  check(tensor.scalar_type() == ScalarType::Float || tensor.scalar_type() == ScalarType::Double, op, ": expected ",
-        name, " of dtype float32 or float64");
+// The dtypes that arguments may have. The ops read memory by them, so each op checks every tensor that it is given: the
+// functions in Python have checked and promoted before, but torch.ops.polarmask can be called by anybody.
+inline constexpr std::array kGeometry{ScalarType::Float, ScalarType::Double};  // of dispatch_float
+inline constexpr std::array kAnyFloat{ScalarType::Half, ScalarType::BFloat16, ScalarType::Float,
+                                      ScalarType::Double};  // of dispatch_any_float
+inline constexpr std::array kFloat32{ScalarType::Float};
+inline constexpr std::array kFloat64{ScalarType::Double};
+inline constexpr std::array kInt32{ScalarType::Int};
+inline constexpr std::array kInt64{ScalarType::Long};
+inline constexpr std::array kUint8{ScalarType::Byte};
+inline constexpr std::array kBool{ScalarType::Bool};
+inline constexpr std::array kMask{ScalarType::Bool, ScalarType::Byte};  // bytes; what is not 0 is inside
+
+template <size_t count>
+void check_dtype(const char* op, const char* name, const Tensor& tensor, const std::array<ScalarType, count>& dtypes) {
+  const ScalarType dtype = tensor.scalar_type();
+  for (const ScalarType each : dtypes)
+    if (each == dtype) return;
+  std::ostringstream expected;
+  for (size_t k = 0; k < count; ++k) expected << (k == 0 ? "" : k + 1 == count ? " or " : ", ") << DtypeText{dtypes[k]};
+  fail(op, ": expected ", name, " of dtype ", expected.str(), ", got ", DtypeText{dtype});
+}
+
+inline void check_same_dtype(const char* op, const char* name, const Tensor& tensor, const char* other_name,
+                             const Tensor& other) {
+  check(tensor.scalar_type() == other.scalar_type(), op, ": expected ", name, " of the dtype of ", other_name, " (",
+        DtypeText{other.scalar_type()}, "), got ", DtypeText{tensor.scalar_type()});
 }
 
 // An argument whose values are to be checked, on the CPU. Nothing where the kernels work: reading values would wait for
@@ -107,7 +155,7 @@ inline std::optional<Tensor> values_to_check(const Tensor& tensor) {
 inline void check_offsets(const char* op, const char* name, const Tensor& offsets, int64_t total) {
   check(offsets.dim() == 1 && offsets.size(0) >= 1, op, ": expected ", name, " of shape (N + 1,), got ",
         shape_of(offsets));
-  check(offsets.scalar_type() == ScalarType::Long, op, ": expected ", name, " of dtype int64");
+  check_dtype(op, name, offsets, kInt64);
   const std::optional<Tensor> values = values_to_check(offsets);
   if (!values) return;
   const int64_t* const at = values->const_data_ptr<int64_t>();
@@ -122,7 +170,7 @@ inline void check_offsets(const char* op, const char* name, const Tensor& offset
 inline void check_outlines(const char* op, const Tensor& segments, const Tensor& offsets) {
   check_dim(op, "outlines.segments", segments, 2, "(S, 4)");
   check_size(op, "outlines.segments", segments, 1, 4, "(S, 4)");
-  check_geometry(op, "outlines.segments", segments);
+  check_dtype(op, "outlines.segments", segments, kGeometry);
   check_same_device(op, "outlines.offsets", offsets, "outlines.segments", segments);
   check_offsets(op, "outlines.offsets", offsets, segments.size(0));
 }

@@ -27,6 +27,10 @@ cudaError_t launch_offsets(const int64_t* lengths, int64_t n, int64_t* offsets, 
 template <class T>
 Ragged<T> ragged(const char* op, const char* name, const Tensor& data, const Tensor& offsets) {
   check_dim(op, name, data, 1, "(T,)");
+  if constexpr (std::is_same_v<T, int32_t>)
+    check_dtype(op, name, data, kInt32);
+  else
+    check_dtype(op, name, data, kUint8);
   check_same_device(op, "offsets", offsets, name, data);
   check_offsets(op, "offsets", offsets, data.size(0));
   return {data.const_data_ptr<T>(), offsets.const_data_ptr<int64_t>(), offsets.size(0) - 1, data.size(0)};
@@ -34,7 +38,6 @@ Ragged<T> ragged(const char* op, const char* name, const Tensor& data, const Ten
 
 // The tensors of polarmask_ops.RLE, which the caller keeps contiguous: run lengths of images of any size …
 inline Ragged<int32_t> checked_runs(const char* op, const Tensor& counts, const Tensor& offsets) {
-  check(counts.scalar_type() == ScalarType::Int, op, ": expected counts of dtype int32");
   const auto runs = ragged<int32_t>(op, "counts", counts, offsets);
   if (const auto values = values_to_check(counts)) {
     const int32_t* const at = values->const_data_ptr<int32_t>();

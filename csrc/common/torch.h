@@ -9,6 +9,7 @@
 #include <algorithm>
 #include <cstdint>
 #include <optional>
+#include <stdexcept>
 #include <vector>
 
 #include "half.h"
@@ -49,12 +50,14 @@ inline Tensor allocate(const Tensor& like, torch::headeronly::IntHeaderOnlyArray
   return allocate(like, shape, like.scalar_type());
 }
 
-// Calls body.operator()<T>() with the C++ type of a geometry tensor: double, or float for the rest (Python has promoted
-// it).
+// Calls body.operator()<T>() with the C++ type of a geometry tensor. The op has checked its dtype before.
 template <class Body>
 decltype(auto) dispatch_float(ScalarType dtype, Body&& body) {
-  if (dtype == ScalarType::Double) return body.template operator()<double>();
-  return body.template operator()<float>();
+  switch (dtype) {
+    case ScalarType::Float: return body.template operator()<float>();
+    case ScalarType::Double: return body.template operator()<double>();
+    default: throw std::logic_error("polarmask: an op has not checked the dtype of its argument");
+  }
 }
 
 // The same with the half precisions, for ops that read them as they are.

@@ -1,6 +1,7 @@
 #include "outlines.h"
 
 #include <algorithm>
+#include <string>
 #include <tuple>
 #include <vector>
 
@@ -51,9 +52,10 @@ void boxes_cpu(const OutlinesBoxesParams<T>& p) {
   });
 }
 
-// -> areas (M,), centroids (M, 2)
-std::tuple<Tensor, Tensor> outlines_moments(const Tensor& segments_in, const Tensor& offsets_in) {
-  const char* op = "outlines_moments";
+// -> areas (M,), centroids (M, 2). `caller`: the function that messages name.
+std::tuple<Tensor, Tensor> outlines_moments(const Tensor& segments_in, const Tensor& offsets_in,
+                                            const std::string& caller) {
+  const char* op = caller.c_str();
   const Tensor segments = as_contiguous(segments_in), offsets = as_contiguous(offsets_in);
   check_outlines(op, segments, offsets);
   const int64_t count = offsets.size(0) - 1;
@@ -74,7 +76,7 @@ std::tuple<Tensor, Tensor> outlines_moments(const Tensor& segments_in, const Ten
 
 // -> boxes (M, 4)
 Tensor outlines_boxes(const Tensor& segments_in, const Tensor& offsets_in) {
-  const char* op = "outlines_boxes";
+  const char* op = "Outlines.boxes";
   const Tensor segments = as_contiguous(segments_in), offsets = as_contiguous(offsets_in);
   check_outlines(op, segments, offsets);
   Tensor boxes = allocate(segments, {offsets.size(0) - 1, 4});
@@ -135,7 +137,7 @@ OutlinesTensors outlines_from_polygons(const Tensor& vertices_in, const Tensor& 
   const Tensor polygon_offsets = as_contiguous(polygon_offsets_in);
   check_dim(op, "vertices", vertices, 2, "(V, 2)");
   check_size(op, "vertices", vertices, 1, 2, "(V, 2)");
-  check_geometry(op, "vertices", vertices);
+  check_dtype(op, "vertices", vertices, kGeometry);
   check_same_device(op, "ring_offsets", ring_offsets, "vertices", vertices);
   check_same_device(op, "polygon_offsets", polygon_offsets, "vertices", vertices);
   check_offsets(op, "ring_offsets", ring_offsets, vertices.size(0));
@@ -191,7 +193,7 @@ OutlinesTensors clip_by_kernels(const char* op, const OutlineRows<T>& outlines, 
 // -> segments (S, 4), offsets (M + 1,)
 OutlinesTensors outlines_clip(const Tensor& segments_in, const Tensor& offsets_in, int64_t height_in,
                               int64_t width_in) {
-  const char* op = "outlines_clip";
+  const char* op = "Outlines.clip";
   const auto [height, width] = checked_size(op, height_in, width_in);
   const Tensor segments = as_contiguous(segments_in), offsets = as_contiguous(offsets_in);
   check_outlines(op, segments, offsets);
@@ -207,7 +209,7 @@ OutlinesTensors outlines_clip(const Tensor& segments_in, const Tensor& offsets_i
 
 STABLE_TORCH_LIBRARY_FRAGMENT(polarmask, m) {
   m.set_python_module("polarmask_ops.outlines");
-  m.def("outlines_moments(Tensor segments, Tensor offsets) -> (Tensor, Tensor)");
+  m.def("outlines_moments(Tensor segments, Tensor offsets, str caller) -> (Tensor, Tensor)");
   m.def("outlines_boxes(Tensor segments, Tensor offsets) -> Tensor");
   m.def("outlines_clip(Tensor segments, Tensor offsets, SymInt height, SymInt width) -> (Tensor, Tensor)");
   m.def(

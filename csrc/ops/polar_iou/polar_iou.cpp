@@ -342,17 +342,40 @@ bool same_shape(const Tensor& a, const Tensor& b, int64_t dims) {
   return true;
 }
 
-void check_rays(const char* op, const Tensor& pred, const Tensor& target, const std::optional<Tensor>& weight) {
+// A number for each row of pred, in the dtype of sums over them.
+void check_rows(const char* op, const char* name, const Tensor& rows, const Tensor& pred) {
+  check(rows.dim() == pred.dim() - 1 && same_shape(pred, rows, rows.dim()), op, ": expected ", name,
+        " of shape (N,) or (B, N) with a number for each row of pred, ", shape_of(pred), ", got ", shape_of(rows));
+  check_dtype(op, name, rows, std::array{sum_dtype(pred)});
+  check_same_device(op, name, rows, "pred", pred);
+}
+
+void check_scalar(const char* op, const char* name, const Tensor& scalar, const Tensor& pred) {
+  check_dim(op, name, scalar, 0, "()");
+  check_dtype(op, name, scalar, std::array{sum_dtype(pred)});
+  check_same_device(op, name, scalar, "pred", pred);
+}
+
+void check_like_pred(const char* op, const char* name, const Tensor& rays, const Tensor& pred) {
+  check(rays.dim() == pred.dim() && same_shape(pred, rays, pred.dim()), op, ": expected ", name,
+        " of the shape of pred, ", shape_of(pred), ", got ", shape_of(rays));
+  check_same_dtype(op, name, rays, "pred", pred);
+  check_same_device(op, name, rays, "pred", pred);
+}
+
+void check_rays(const char* op, const Tensor& pred, const Tensor& target, const std::optional<Tensor>& weight,
+                int64_t power) {
   check(pred.dim() == 2 || pred.dim() == 3, op, ": expected pred of shape (N, R) or (B, N, R), got ", shape_of(pred));
-  check(target.dim() == pred.dim() && same_shape(pred, target, pred.dim()), op,
-        ": expected target of the shape of pred, ", shape_of(pred), ", got ", shape_of(target));
+  check_dtype(op, "pred", pred, kAnyFloat);
+  check_like_pred(op, "target", target, pred);
   check(pred.size(pred.dim() - 1) >= 1, op, ": expected at least 1 ray, got pred of shape ", shape_of(pred));
-  check_same_device(op, "target", target, "pred", pred);
-  if (!weight) return;
-  check(weight->dim() == pred.dim() - 1 && same_shape(pred, *weight, weight->dim()), op,
-        ": expected weight of shape (N,) or (B, N) with a number for each row of pred, ", shape_of(pred), ", got ",
-        shape_of(*weight));
-  check_same_device(op, "weight", *weight, "pred", pred);
+  check(power == 1 || power == 2, op, ": expected power to be 1 or 2, got ", power);
+  if (weight) check_rows(op, "weight", *weight, pred);
+}
+
+Reduction checked_reduction(const char* op, int64_t reduction) {
+  check(reduction >= 0 && reduction <= 2, op, ": expected reduction to be 0, 1 or 2, got ", reduction);
+  return static_cast<Reduction>(reduction);
 }
 
 // What the forward pass kept, handed back.
@@ -360,7 +383,7 @@ void check_sums(const char* op, const Tensor& sums, const Tensor& pred) {
   check_dim(op, "sums", sums, 2, "(N, 2)");
   check_size(op, "sums", sums, 0, num_rows(pred), "(N, 2)");
   check_size(op, "sums", sums, 1, 2, "(N, 2)");
-  check(sums.scalar_type() == ScalarType::Double, op, ": expected sums of dtype float64");
+  check_dtype(op, "sums", sums, kFloat64);
   check_same_device(op, "sums", sums, "pred", pred);
 }
 
@@ -395,10 +418,11 @@ Result4 polar_iou(const Tensor& pred_in, const Tensor& target_in, const std::opt
                   const std::optional<Tensor>& avg_factor, int64_t power, bool log_pred, bool log, int64_t reduction_in,
                   bool with_gradient) {
   const char* op = log ? "polar_iou_loss" : "polar_iou";
-  check_rays(op, pred_in, target_in, weight_in);
+  check_rays(op, pred_in, target_in, weight_in, power);
+  if (avg_factor) check_scalar(op, "avg_factor", *avg_factor, pred_in);
+  const Reduction reduction = checked_reduction(op, reduction_in);
+  check(!with_gradient || reduction != Reduction::kNone, op, ": expected a reduction with the gradient, got none");
   const Tensor pred = widened(pred_in), target = widened(target_in);
-  if (avg_factor) check_same_device(op, "avg_factor", *avg_factor, "pred", pred);
-  const auto reduction = static_cast<Reduction>(reduction_in);
   const int64_t rows = num_rows(pred);
   const std::optional<Tensor> weight = as_contiguous(weight_in);
   const ScalarType dtype = sum_dtype(pred);
@@ -444,14 +468,18 @@ Result4 polar_iou(const Tensor& pred_in, const Tensor& target_in, const std::opt
 
 // -> gradients of pred, target and weight, of their shapes; those not wanted are empty
 Result3 polar_iou_backward(const Tensor& grad_in, const Tensor& pred_in, const Tensor& target_in,
-                           const std::optional<Tensor>& weight_in, const Tensor& value, const Tensor& sums,
+                           const std::optional<Tensor>& weight_in, const Tensor& value, const Tensor& sums_in,
                            const Tensor& divisor, bool weights_divide, int64_t power, bool log_pred, bool log,
                            int64_t reduction_in, bool wants_pred, bool wants_target, bool wants_weight) {
   const char* op = "polar_iou_backward";
-  check_rays(op, pred_in, target_in, weight_in);
-  check_sums(op, sums, pred_in);
+  check_rays(op, pred_in, target_in, weight_in, power);
+  check_sums(op, sums_in, pred_in);
+  check_scalar(op, "value", value, pred_in);
+  check_scalar(op, "divisor", divisor, pred_in);
+  const bool reduced = checked_reduction(op, reduction_in) != Reduction::kNone;
+  reduced ? check_scalar(op, "grad", grad_in, pred_in) : check_rows(op, "grad", grad_in, pred_in);
   const Tensor pred = widened(pred_in), target = widened(target_in);
-  const Tensor grad = as_contiguous(grad_in);
+  const Tensor grad = as_contiguous(grad_in), sums = as_contiguous(sums_in);
   const std::optional<Tensor> weight = as_contiguous(weight_in);
   Tensor grad_pred = gradient_of(pred, wants_pred), grad_target = gradient_of(target, wants_target);
   Tensor grad_weight = allocate(pred, wants_weight ? rows_of(pred) : std::vector<int64_t>{0}, sum_dtype(pred));
@@ -460,7 +488,7 @@ Result3 polar_iou_backward(const Tensor& grad_in, const Tensor& pred_in, const T
         .in = input_of<T>(pred, target, weight, power, log_pred, log),
         .sums = data_of<RowSums<double>>(sums),
         .grad = data_of<SumOf<T>>(grad),
-        .reduced = static_cast<Reduction>(reduction_in) != Reduction::kNone,
+        .reduced = reduced,
         .divisor = data_of<SumOf<T>>(divisor),
         .mean = weights_divide ? data_of<SumOf<T>>(value) : nullptr,
         .grad_pred = wants_pred ? rays_of<T>(grad_pred) : no_rays_given<T>(),
@@ -479,13 +507,18 @@ Result3 polar_iou_backward(const Tensor& grad_in, const Tensor& pred_in, const T
 Result3 polar_iou_double_backward(const std::optional<Tensor>& along_pred_in,
                                   const std::optional<Tensor>& along_target_in, const Tensor& row_scale_in,
                                   const Tensor& value_scale_in, const Tensor& pred_in, const Tensor& target_in,
-                                  const Tensor& sums, int64_t power, bool log_pred, bool log) {
+                                  const Tensor& sums_in, int64_t power, bool log_pred, bool log) {
   const char* op = "polar_iou_double_backward";
-  check_rays(op, pred_in, target_in, row_scale_in);
-  check_sums(op, sums, pred_in);
+  check_rays(op, pred_in, target_in, std::nullopt, power);
+  check_sums(op, sums_in, pred_in);
+  check_rows(op, "row_scale", row_scale_in, pred_in);
+  check_rows(op, "value_scale", value_scale_in, pred_in);
+  if (along_pred_in) check_like_pred(op, "along_pred", *along_pred_in, pred_in);
+  if (along_target_in) check_like_pred(op, "along_target", *along_target_in, pred_in);
   const Tensor pred = widened(pred_in), target = widened(target_in);
   const std::optional<Tensor> along_pred = widened(along_pred_in), along_target = widened(along_target_in);
   const Tensor row_scale = as_contiguous(row_scale_in), value_scale = as_contiguous(value_scale_in);
+  const Tensor sums = as_contiguous(sums_in);
   Tensor tangent = allocate(pred, rows_of(pred), sum_dtype(pred));
   Tensor grad_pred = gradient_of(pred), grad_target = gradient_of(target);
   dispatch_any_float(pred.scalar_type(), [&]<class T>() {
@@ -511,6 +544,7 @@ Result3 polar_iou_double_backward(const std::optional<Tensor>& along_pred_in,
 Tensor polar_centerness(const Tensor& rays_in) {
   const char* op = "polar_centerness";
   check_dim(op, "rays", rays_in, 2, "(N, R)");
+  check_dtype(op, "rays", rays_in, kAnyFloat);
   check(rays_in.size(1) >= 1, op, ": expected at least 1 ray, got rays of shape ", shape_of(rays_in));
   const Tensor rays = widened(rays_in);
   Tensor centerness = allocate(rays, {rays.size(0)}, sum_dtype(rays));

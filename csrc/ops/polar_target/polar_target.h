@@ -118,14 +118,14 @@ struct Instances {
   const int64_t* labels;            // [M]
   const Point* centers;             // [M] pixels
   const float* areas;               // [M] any unit; null: of the boxes
-  const bool* ignore;               // [M]; null: none
+  const uint8_t* ignore;            // [M] any byte but 0 is true; null: none
   Ragged<Segment<float>> outlines;  // [M] pixels
 
   PM_HD float area(int64_t m) const {
     return areas ? areas[m] : (boxes[m].x1 - boxes[m].x0) * (boxes[m].y1 - boxes[m].y0);
   }
 
-  PM_HD bool is_ignored(int64_t m) const { return ignore && ignore[m]; }
+  PM_HD bool is_ignored(int64_t m) const { return ignore && ignore[m] != 0; }
 
   PM_HD bool may_be_positive(int64_t m) const {
     return !is_ignored(m) && outlines.length(m) > 0 && is_finite(area(m)) && area(m) >= 0 && is_finite(centers[m]) &&

@@ -66,11 +66,6 @@ Tensor new_shapes(const Tensor& like, int64_t count) {
   return allocate(like, {count, int64_t{sizeof(Shape)}}, ScalarType::Byte);
 }
 
-void check_same_dtype(const char* op, const char* name, const Tensor& tensor, const char* other_name,
-                      const Tensor& other) {
-  check(tensor.scalar_type() == other.scalar_type(), op, ": expected ", name, " of the dtype of ", other_name);
-}
-
 Tensor new_iou(const Tensor& a, const Tensor& b, bool paired) {
   if (paired) return allocate(a, {a.size(0)});
   return allocate(a, {a.size(0), b.size(0)});
@@ -79,7 +74,7 @@ Tensor new_iou(const Tensor& a, const Tensor& b, bool paired) {
 void check_polygons(const char* op, const char* name, const Tensor& polygons) {
   check_dim(op, name, polygons, 3, "(N, V, 2)");
   check_size(op, name, polygons, 2, 2, "(N, V, 2)");
-  check_geometry(op, name, polygons);
+  check_dtype(op, name, polygons, kGeometry);
 }
 
 void check_stars(const char* op, const char* centers_name, const Tensor& centers, const char* rays_name,
@@ -89,7 +84,7 @@ void check_stars(const char* op, const char* centers_name, const Tensor& centers
   check_dim(op, rays_name, rays, 2, "(N, R)");
   check_size(op, rays_name, rays, 0, centers.size(0), "(N, R)");
   check_num_rays(op, rays.size(1));
-  check_geometry(op, centers_name, centers);
+  check_dtype(op, centers_name, centers, kGeometry);
   check_same_dtype(op, rays_name, rays, centers_name, centers);
   check_same_device(op, rays_name, rays, centers_name, centers);
 }

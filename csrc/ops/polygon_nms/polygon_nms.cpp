@@ -73,12 +73,12 @@ Tensor nms(const char* op, const char* name, const Tensor& shapes, const Tensor&
   const int64_t count = shapes.size(0);
   check_dim(op, "scores", scores, 1, "(N,)");
   check_size(op, "scores", scores, 0, count, "(N,)");
-  check_geometry(op, "scores", scores);
+  check_dtype(op, "scores", scores, kGeometry);
   check_same_device(op, "scores", scores, name, shapes);
   if (idxs_in) {
     check_dim(op, "idxs", *idxs_in, 1, "(N,)");
     check_size(op, "idxs", *idxs_in, 0, count, "(N,)");
-    check(idxs_in->scalar_type() == ScalarType::Long, op, ": expected idxs of dtype int64");
+    check_dtype(op, "idxs", *idxs_in, kInt64);
     check_same_device(op, "idxs", *idxs_in, name, shapes);
   }
   check(count <= INT32_MAX, op, ": expected fewer than 2**31 shapes, got ", count);
@@ -122,7 +122,7 @@ Tensor nms_of_polygons(const char* op, const Tensor& polygons_in, const Tensor& 
                        std::optional<int64_t> max_output) {
   check_dim(op, "polygons", polygons_in, 3, "(N, V, 2)");
   check_size(op, "polygons", polygons_in, 2, 2, "(N, V, 2)");
-  check_geometry(op, "polygons", polygons_in);
+  check_dtype(op, "polygons", polygons_in, kGeometry);
   const Tensor polygons = as_contiguous(polygons_in);
   const auto geometry = [&]<class T>() { return Polygons<T>{polygons.const_data_ptr<T>(), polygons.size(1)}; };
   return nms(op, "polygons", polygons, scores, idxs, threshold, iomin, max_output, geometry);
@@ -135,8 +135,8 @@ Tensor nms_of_rays(const char* op, const Tensor& centers_in, const Tensor& rays_
   check_dim(op, "rays", rays_in, 2, "(N, R)");
   check_size(op, "rays", rays_in, 0, centers_in.size(0), "(N, R)");
   check_num_rays(op, rays_in.size(1));
-  check_geometry(op, "centers", centers_in);
-  check(rays_in.scalar_type() == centers_in.scalar_type(), op, ": expected rays of the dtype of centers");
+  check_dtype(op, "centers", centers_in, kGeometry);
+  check_same_dtype(op, "rays", rays_in, "centers", centers_in);
   check_same_device(op, "rays", rays_in, "centers", centers_in);
   const Tensor centers = as_contiguous(centers_in), rays = as_contiguous(rays_in);
   const auto directions = ray_directions(rays.size(1));

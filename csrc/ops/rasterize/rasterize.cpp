@@ -206,6 +206,7 @@ Tensor to_labels(const char* op, const Shapes& shapes, const Tensor& like, int64
   std::optional<Tensor> order;
   if (order_in) {
     check_dim(op, "order", *order_in, 1, "(K,)");
+    check_dtype(op, "order", *order_in, kInt64);
     check_same_device(op, "order", *order_in, "the shapes", like);
     order = as_contiguous(*order_in);
     if (const auto values = values_to_check(*order))
@@ -238,6 +239,7 @@ template <class Body>
 auto with_polygons(const char* op, const Tensor& polygons_in, Body&& body) {
   check_dim(op, "polygons", polygons_in, 3, "(N, V, 2)");
   check_size(op, "polygons", polygons_in, 2, 2, "(N, V, 2)");
+  check_dtype(op, "polygons", polygons_in, kGeometry);
   const Tensor polygons = as_contiguous(polygons_in);
   return dispatch_float(polygons.scalar_type(), [&]<class T>() {
     return body(PolygonShapes<T>{
@@ -256,11 +258,14 @@ auto with_rays(const char* op, const Tensor& centers_in, const Tensor& rays_in, 
   check_dim(op, "centers", centers_in, 2, "(N, 2)");
   check_size(op, "centers", centers_in, 0, rays_in.size(0), "(N, 2)");
   check_size(op, "centers", centers_in, 1, 2, "(N, 2)");
+  check_dtype(op, "rays", rays_in, kGeometry);
+  check_same_dtype(op, "centers", centers_in, "rays", rays_in);
   check_same_device(op, "centers", centers_in, "rays", rays_in);
   if (scale_in) {
     check_dim(op, "scale", *scale_in, 2, "(N, 2)");
     check_size(op, "scale", *scale_in, 0, rays_in.size(0), "(N, 2)");
     check_size(op, "scale", *scale_in, 1, 2, "(N, 2)");
+    check_same_dtype(op, "scale", *scale_in, "rays", rays_in);
     check_same_device(op, "scale", *scale_in, "rays", rays_in);
   }
   const Tensor centers = as_contiguous(centers_in), rays = as_contiguous(rays_in);

@@ -22,7 +22,7 @@ namespace polarmask {
 cudaError_t launch_count_mask_runs(const MaskRunsParams&, int64_t* lengths, cudaStream_t);
 cudaError_t launch_emit_mask_runs(const MaskRunsParams&, const RunsOut&, cudaStream_t);
 cudaError_t launch_masks_of_runs(const RlePixelsParams&, uint8_t* masks, cudaStream_t);
-cudaError_t launch_areas(const Ragged<int32_t>& runs, int64_t* areas, cudaStream_t);
+cudaError_t launch_areas(const RlePixelsParams&, int64_t* areas, cudaStream_t);
 cudaError_t launch_boxes(const RlePixelsParams&, float* boxes, cudaStream_t);
 cudaError_t launch_count_chars(const Ragged<int32_t>& runs, int64_t* lengths, cudaStream_t);
 cudaError_t launch_emit_chars(const Ragged<int32_t>& runs, const int64_t* offsets, uint8_t* strings, cudaStream_t);
@@ -43,11 +43,13 @@ void for_instances(int64_t size, int64_t per_task, Body&& body) {
 }
 
 std::tuple<Tensor, Tensor> masks_to_rle(const Tensor& masks_in) {
-  constexpr auto op = "masks_to_rle";
+  constexpr auto op = "RLE.from_masks";
   check_dim(op, "masks", masks_in, 3, "(N, H, W)");
+  check_dtype(op, "masks", masks_in, kMask);
   const ImageSize size = checked_size(op, masks_in.size(1), masks_in.size(2));
   const Tensor masks = as_contiguous(masks_in);
-  const MaskRunsParams params{masks.const_data_ptr<bool>(), masks.size(0), size.height, size.width};
+  const MaskRunsParams params{static_cast<const uint8_t*>(masks.const_data_ptr()), masks.size(0), size.height,
+                              size.width};
   if (by_kernels(masks))
     return build_runs_by_kernels(
         op, params.count, size, masks,
@@ -55,7 +57,7 @@ std::tuple<Tensor, Tensor> masks_to_rle(const Tensor& masks_in) {
         [&](const RunsOut& out, auto stream) { return launch_emit_mask_runs(params, out, stream); });
   return build_ragged<int32_t>(params.count, masks, ScalarType::Int, [&] {
     return [=, rows = ColumnRows()](int64_t n, std::vector<int32_t>& counts) mutable {
-      const auto* const mask = reinterpret_cast<const uint8_t*>(params.masks) + n * size.height * size.width;
+      const uint8_t* const mask = params.masks + n * size.height * size.width;
       with_isa([&] { rows.collect(mask, size.height, size.height > 0 ? size.width : 0); });
       rows.append_to(counts, size.height, size.width);
     };
@@ -83,7 +85,7 @@ void find_boxes(const RlePixelsParams& p, float* boxes) {
   });
 }
 
-// Calls body(params), whose sums the kernels fill.
+// Calls body(counts, params), the counts contiguous; the kernels fill the sums in the params.
 template <class Body>
 void with_runs(const char* op, const Tensor& counts_in, const Tensor& offsets_in, ImageSize size, Body&& body) {
   const Tensor counts = as_contiguous(counts_in), offsets = as_contiguous(offsets_in);
@@ -101,7 +103,7 @@ void with_runs(const char* op, const Tensor& counts_in, const Tensor& offsets_in
 }
 
 Tensor rle_to_masks(const Tensor& counts, const Tensor& offsets, int64_t height, int64_t width) {
-  constexpr auto op = "rle_to_masks";
+  constexpr auto op = "RLE.to_masks";
   std::optional<Tensor> masks;
   with_runs(op, counts, offsets, checked_size(op, height, width), [&](const Tensor& like, const RlePixelsParams& p) {
     masks = empty_masks(like, p.runs.size, height, width);
@@ -113,26 +115,26 @@ Tensor rle_to_masks(const Tensor& counts, const Tensor& offsets, int64_t height,
   return *masks;
 }
 
-Tensor rle_areas(const Tensor& counts_in, const Tensor& offsets_in) {
-  constexpr auto op = "rle_areas";
-  const Tensor counts = as_contiguous(counts_in), offsets = as_contiguous(offsets_in);
-  const auto runs = checked_runs(op, counts, offsets);
-  const Tensor areas_out = allocate(counts, {runs.size}, ScalarType::Long);
-  auto* const areas = areas_out.mutable_data_ptr<int64_t>();
-  run_on(
-      op, counts,
-      [&] {
-        for_instances(runs.size, kInstancesPerTask, [&](int64_t n) {
-          areas[n] = 0;
-          visit_runs(runs.row(n), runs.length(n), [&](int64_t begin, int64_t end) { areas[n] += end - begin; });
-        });
-      },
-      [&](auto stream) { return launch_areas(runs, areas, stream); });
-  return areas_out;
+void find_areas(const Ragged<int32_t>& runs, int64_t* areas) {
+  for_instances(runs.size, kInstancesPerTask, [&](int64_t n) {
+    areas[n] = 0;
+    visit_runs(runs.row(n), runs.length(n), [&](int64_t begin, int64_t end) { areas[n] += end - begin; });
+  });
+}
+
+Tensor rle_areas(const Tensor& counts, const Tensor& offsets, int64_t height, int64_t width) {
+  constexpr auto op = "RLE.areas";
+  std::optional<Tensor> areas;
+  with_runs(op, counts, offsets, checked_size(op, height, width), [&](const Tensor& like, const RlePixelsParams& p) {
+    areas = allocate(like, {p.runs.size}, ScalarType::Long);
+    auto* const pixels = areas->mutable_data_ptr<int64_t>();
+    run_on(op, like, [&] { find_areas(p.runs, pixels); }, [&](auto stream) { return launch_areas(p, pixels, stream); });
+  });
+  return *areas;
 }
 
 Tensor rle_boxes(const Tensor& counts, const Tensor& offsets, int64_t height, int64_t width) {
-  constexpr auto op = "rle_boxes";
+  constexpr auto op = "RLE.boxes";
   std::optional<Tensor> boxes;
   with_runs(op, counts, offsets, checked_size(op, height, width), [&](const Tensor& like, const RlePixelsParams& p) {
     boxes = allocate(like, {p.runs.size, 4}, ScalarType::Float);
@@ -142,10 +144,11 @@ Tensor rle_boxes(const Tensor& counts, const Tensor& offsets, int64_t height, in
   return *boxes;
 }
 
-std::tuple<Tensor, Tensor> rle_to_strings(const Tensor& counts_in, const Tensor& offsets_in) {
-  constexpr auto op = "rle_to_strings";
+std::tuple<Tensor, Tensor> rle_to_strings(const Tensor& counts_in, const Tensor& offsets_in, int64_t height,
+                                          int64_t width) {
+  constexpr auto op = "RLE.to_coco";
   const Tensor counts = as_contiguous(counts_in), offsets = as_contiguous(offsets_in);
-  const auto runs = checked_runs(op, counts, offsets);
+  const auto runs = checked_runs(op, counts, offsets, checked_size(op, height, width));
   if (by_kernels(counts))
     return build_ragged_by_kernels(
         op, runs.size, counts, ScalarType::Byte, {},
@@ -194,7 +197,7 @@ std::tuple<Tensor, Tensor> decode_by_kernels(const char* op, const Ragged<uint8_
 
 std::tuple<Tensor, Tensor> rle_from_strings(const Tensor& strings_in, const Tensor& offsets_in, int64_t height,
                                             int64_t width) {
-  constexpr auto op = "rle_from_strings";
+  constexpr auto op = "RLE.from_coco";
   const ImageSize size = checked_size(op, height, width);
   const Tensor text = as_contiguous(strings_in), offsets = as_contiguous(offsets_in);
   const auto strings = ragged<uint8_t>(op, "strings", text, offsets);
@@ -232,9 +235,9 @@ STABLE_TORCH_LIBRARY_FRAGMENT(polarmask, m) {
   m.set_python_module("polarmask_ops.rle");
   m.def("masks_to_rle(Tensor masks) -> (Tensor, Tensor)");
   m.def("rle_to_masks(Tensor counts, Tensor offsets, SymInt height, SymInt width) -> Tensor");
-  m.def("rle_areas(Tensor counts, Tensor offsets) -> Tensor");
+  m.def("rle_areas(Tensor counts, Tensor offsets, SymInt height, SymInt width) -> Tensor");
   m.def("rle_boxes(Tensor counts, Tensor offsets, SymInt height, SymInt width) -> Tensor");
-  m.def("rle_to_strings(Tensor counts, Tensor offsets) -> (Tensor, Tensor)");
+  m.def("rle_to_strings(Tensor counts, Tensor offsets, SymInt height, SymInt width) -> (Tensor, Tensor)");
   m.def("rle_from_strings(Tensor strings, Tensor offsets, SymInt height, SymInt width) -> (Tensor, Tensor)");
 }
 STABLE_TORCH_LIBRARY_IMPL(polarmask, CPU, m) { polarmask::implement(m); }

@@ -88,8 +88,8 @@ struct RunsOut {
 };
 
 struct MaskRunsParams {
-  const bool* masks;  // [N, H, W]
-  int64_t count;      // N
+  const uint8_t* masks;  // [N, H, W] any byte but 0 is inside
+  int64_t count;         // N
   int64_t height, width;
 };
 

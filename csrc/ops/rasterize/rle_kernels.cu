@@ -25,13 +25,13 @@ namespace {
 
 // The lane's column of image n, and the last pixel of the column before.
 struct MaskColumn {
-  const bool* pixels;  // from the first row on, W apart
+  const uint8_t* pixels;  // from the first row on, W apart
   bool before;
 };
 
 __device__ MaskColumn column_of(const MaskRunsParams& p, int64_t n, int64_t column) {
-  const bool* const pixels = p.masks + n * p.height * p.width + column;
-  return {pixels, p.height > 0 && column > 0 && pixels[(p.height - 1) * p.width - 1]};
+  const uint8_t* const pixels = p.masks + n * p.height * p.width + column;
+  return {pixels, p.height > 0 && column > 0 && pixels[(p.height - 1) * p.width - 1] != 0};
 }
 
 // change(row) for each pixel that differs from the one before it.
@@ -40,7 +40,7 @@ __device__ void visit_changes(const MaskRunsParams& p, const MaskColumn& column,
   bool before = column.before;
 #pragma unroll 8
   for (int64_t row = 0; row < p.height; ++row) {
-    const bool inside = column.pixels[row * p.width];
+    const bool inside = column.pixels[row * p.width] != 0;
     if (inside != before) change(row);
     before = inside;
   }
@@ -128,14 +128,18 @@ __device__ int64_t warp_sum(int64_t value) {
   return value;
 }
 
-__global__ void __launch_bounds__(kStripThreads) areas_kernel(Ragged<int32_t> runs, int64_t* areas) {
-  for_rows(runs.size, [&](int64_t n) {
-    const RowRange range = runs.range(n);
-    int64_t area = 0;
-    for (int64_t k = range.begin + 1 + 2 * lane_id(); k < range.end; k += 2 * kWarpSize)
-      area += max_of(0, runs.data[k]);
-    area = warp_sum(area);
-    if (lane_id() == 0) areas[n] = area;
+__global__ void __launch_bounds__(kStripThreads) areas_kernel(RlePixelsParams p, int64_t* areas) {
+  for_rows(p.runs.size, [&](int64_t n) {
+    const RowRange range = p.runs.range(n);
+    int64_t all = 0, inside = 0;  // pixels
+    for (int64_t k = range.begin + lane_id(); k < range.end; k += kWarpSize) {
+      const int64_t count = max_of(0, p.runs.data[k]);
+      all += count;
+      inside += (k - range.begin) % 2 == 1 ? count : 0;
+    }
+    all = warp_sum(all);
+    inside = warp_sum(inside);
+    if (lane_id() == 0) areas[n] = all == p.height * p.width ? inside : 0;
   });
 }
 
@@ -229,8 +233,8 @@ cudaError_t launch_masks_of_runs(const RlePixelsParams& p, uint8_t* masks, cudaS
   return launch(masks_of_runs_kernel, blocks, kStripThreads, 0, stream, p, masks);
 }
 
-cudaError_t launch_areas(const Ragged<int32_t>& runs, int64_t* areas, cudaStream_t stream) {
-  return launch(areas_kernel, blocks_for_strips(runs.size, 1), kStripThreads, 0, stream, runs, areas);
+cudaError_t launch_areas(const RlePixelsParams& p, int64_t* areas, cudaStream_t stream) {
+  return launch(areas_kernel, blocks_for_strips(p.runs.size, 1), kStripThreads, 0, stream, p, areas);
 }
 
 cudaError_t launch_boxes(const RlePixelsParams& p, float* boxes, cudaStream_t stream) {

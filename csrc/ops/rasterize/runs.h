@@ -78,7 +78,7 @@ class ColumnRows {
   template <class Visit>
   static void visit_changes(const uint8_t* mask, int64_t area, int64_t width, Visit&& visit) {
     for (int64_t at = 0; at < std::min(area, width); ++at)
-      if (mask[at]) visit(at);
+      if (mask[at] != 0) visit(at);
     constexpr int64_t kBlocks = 8, kBytes = kBlocks * sizeof(Block);
     int64_t at = width;
     while (at + kBytes <= area) {
@@ -92,12 +92,18 @@ class ColumnRows {
         continue;
       }
       for (; at < stop; at += sizeof(uint64_t)) {
-        uint64_t differ = word_at(mask + at) ^ word_at(mask + at - width);
-        for (; differ != 0; differ &= differ - 1) visit(at + std::countr_zero(differ) / 8);  // bytes of 0 or 1
+        uint64_t differ = inside_of(word_at(mask + at)) ^ inside_of(word_at(mask + at - width));
+        for (; differ != 0; differ &= differ - 1) visit(at + std::countr_zero(differ) / 8);
       }
     }
     for (; at < area; ++at)
-      if (mask[at] != mask[at - width]) visit(at);
+      if ((mask[at] != 0) != (mask[at - width] != 0)) visit(at);
+  }
+
+  // Sets the top bit of the bytes that are not 0, and nothing else. Bool tensors may hold any byte.
+  static uint64_t inside_of(uint64_t bytes) {
+    constexpr uint64_t kLow = 0x7f7f7f7f7f7f7f7f;
+    return (((bytes & kLow) + kLow) | bytes) & ~kLow;
   }
 
   static uint64_t word_at(const uint8_t* bytes) {

@@ -180,7 +180,8 @@ std::tuple<Tensor, Tensor> top_scores(const Tensor& logits_in, const Tensor& cen
   check_size(op, "centerness", centerness_in, 0, logits_in.size(0), "(B, L)");
   check_size(op, "centerness", centerness_in, 1, logits_in.size(1), "(B, L)");
   check_same_device(op, "centerness", centerness_in, "logits", logits_in);
-  check(centerness_in.scalar_type() == logits_in.scalar_type(), op, ": expected centerness of the dtype of logits");
+  check_dtype(op, "logits", logits_in, kAnyFloat);
+  check_same_dtype(op, "centerness", centerness_in, "logits", logits_in);
   check(k >= 0, op, ": expected k of at least 0, got ", k);
   const ScoreLevels levels = levels_of(op, lengths, logits_in.size(1), k);
 
