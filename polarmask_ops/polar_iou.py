@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from . import _arguments, _autograd, _vmap
+from . import _arguments, _autograd, _fakes, _vmap
 from ._extension import _C
 
 _REDUCTIONS = {"none": 0, "mean": 1, "sum": 2}
@@ -99,9 +99,10 @@ def polar_iou_loss(
 
     Notes
     -----
-    Computed as log1p(Σ|p − t| / Σ min), which keeps its precision near IoU 1; Σ min is floored at 1e-12. Negative or
-    NaN rays in rows of weight other than 0 give NaN. Finite rays have finite losses and gradients, lengths of 3e38
-    (float64: 1e150) and logarithms of any size included; those above 300 count as 300.
+    Computed as log1p(Σ|pⁿ − tⁿ| / Σ minⁿ), n the power and p² − t² taken as (p − t)·(p + t), which keeps its precision
+    near IoU 1 for both powers; Σ min is floored at 1e-12. Negative or NaN rays in rows of weight other than 0 give NaN.
+    Finite rays have finite losses and gradients, lengths of 3e38 (float64: 1e150) and logarithms of any size included;
+    those above 300 count as 300.
 
     On the CPU the forward pass of a reduced loss makes the gradient too, and holds it for the backward pass, where only
     ``pred`` requires one and no compiler is at work; it is that of the values that ``pred`` had then.
@@ -127,10 +128,14 @@ def polar_iou_loss(
     dtype = torch.promote_types(pred.dtype, torch.float32)
     if weight is not None:
         (weight,) = _arguments.as_dtype(dtype, *_arguments.any_floats(op, weight=weight))
+        _arguments.same_device(op, pred=pred, weight=weight)
     if isinstance(avg_factor, Tensor):
         if avg_factor.dim() != 0:
             raise ValueError(f"{op}: expected avg_factor to be a number or a 0-d tensor, got {tuple(avg_factor.shape)}")
+        if avg_factor.is_complex():
+            raise TypeError(f"{op}: expected avg_factor of a real dtype, got {avg_factor.dtype}")
         avg_factor = avg_factor.detach().to(dtype)
+        _arguments.same_device(op, pred=pred, avg_factor=avg_factor)
     elif avg_factor is not None:
         avg_factor = torch.full((), avg_factor, dtype=dtype, device=pred.device)
     options = (power, log_pred, True, _REDUCTIONS[reduction], _gradient_ahead(reduction, pred, target, weight))
@@ -212,7 +217,7 @@ def _is_plain(tensor: Tensor) -> bool:
     )
 
 
-@torch.library.register_fake("polarmask::polar_iou")
+@_fakes.register("polar_iou")
 def _fake(
     pred: Tensor,
     target: Tensor,
@@ -230,7 +235,7 @@ def _fake(
     return value, pred.new_empty((rows.numel(), 2), dtype=torch.float64), pred.new_empty((), dtype=dtype), gradient
 
 
-@torch.library.register_fake("polarmask::polar_iou_backward")
+@_fakes.register("polar_iou_backward")
 def _fake_backward(grad: Tensor, pred: Tensor, target: Tensor, *rest: Any) -> tuple[Tensor, Tensor, Tensor]:
     wants_pred, wants_target, wants_weight = rest[-3:]
     return (
@@ -240,7 +245,7 @@ def _fake_backward(grad: Tensor, pred: Tensor, target: Tensor, *rest: Any) -> tu
     )
 
 
-@torch.library.register_fake("polarmask::polar_iou_double_backward")
+@_fakes.register("polar_iou_double_backward")
 def _fake_double_backward(
     along_pred: Tensor | None,
     along_target: Tensor | None,
@@ -253,7 +258,7 @@ def _fake_double_backward(
     return pred.new_empty(pred.shape[:-1], dtype=_sum_dtype(pred)), torch.empty_like(pred), torch.empty_like(target)
 
 
-@torch.library.register_fake("polarmask::polar_centerness")
+@_fakes.register("polar_centerness")
 def _fake_centerness(rays: Tensor) -> Tensor:
     return rays.new_empty(rays.shape[0], dtype=_sum_dtype(rays))
 

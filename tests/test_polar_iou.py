@@ -425,6 +425,50 @@ def test_precision_near_one(device):
     assert polar_iou_loss(pred, target).item() == pytest.approx(2**-17 / 3600, rel=1e-6)
 
 
+def near(relative, device, dtype=torch.float32):
+    """Rays, and rays that are larger or smaller by this share."""
+    target = lengths(50, torch.float64, device)
+    sign = torch.where(torch.rand_like(target) < 0.5, -1.0, 1.0)
+    return (target * (1 + relative * sign)).to(dtype), target.to(dtype)
+
+
+# Rounding of a term: of p − t (exact near t), p + t and their product; of Σ min and of the quotient. R terms are summed
+# by at least 8 lanes: at most R / 8 + 3 additions. So (R / 8 + 8) half ulps, twice for the reference's own inputs.
+NEAR = (36 / 8 + 8) * 2**-24
+
+
+@pytest.mark.parametrize("power", [1, 2])
+@pytest.mark.parametrize("log_pred", [False, True])
+@pytest.mark.parametrize("relative", [1e-2, 1e-4, 1e-6])
+def test_loss_near_iou_1_keeps_its_precision(power, log_pred, relative, device):
+    """Beside the same loss of the same float32 lengths in float64. Logarithms are compared through their exponentials,
+    which the op takes in float32: 2 ulp of a length are 2.4e-7 / relative of a difference."""
+    pred, target = near(relative, device)
+    given = pred.log() if log_pred else pred
+    exact = given.double().exp() if log_pred else pred.double()
+    smaller = torch.minimum(exact, target.double()) ** power
+    larger = torch.maximum(exact, target.double()) ** power
+    want = torch.log1p((larger - smaller).sum(1) / smaller.sum(1))
+    got = polar_iou_loss(given, target, power=power, log_pred=log_pred, reduction="none")
+    bound = NEAR + (2.4e-7 / relative if log_pred else 0)
+    np.testing.assert_allclose(got.cpu(), want.cpu(), rtol=bound)
+
+
+@pytest.mark.parametrize("power", [1, 2])
+def test_derivatives_near_iou_1_keep_their_precision(power, device):
+    """First and second derivatives in float32 beside those in float64, of lengths that differ by 1e-6."""
+    pred, target = near(1e-6, device)
+    results = []
+    for dtype in (torch.float32, torch.float64):
+        p, t = (x.to(dtype).requires_grad_() for x in (pred, target))
+        first = torch.autograd.grad(polar_iou_loss(p, t, power=power, reduction="sum"), (p, t), create_graph=True)
+        second = torch.autograd.grad(sum(g.square().sum() for g in first), (p, t))
+        results.append([x.detach().double().cpu() for x in (*first, *second)])
+    for got, want in zip(*results, strict=True):
+        scale = want.abs().amax(1, keepdim=True)
+        assert ((got - want).abs() / scale).max() < 4 * NEAR
+
+
 def test_threads_do_not_change_a_bit():
     pred, target = lengths(20_000, torch.float32, "cpu"), lengths(20_000, torch.float32, "cpu")
     threads = torch.get_num_threads()

@@ -195,8 +195,8 @@ PM_HD void add_ray(V pred, V target, RaySums<V>& row) {
   if constexpr (log_pred) u = power_of<1, true>(pred).value;
   const V lower = select(u < v, u, v);
   row.lowest = select(lower < row.lowest, lower, row.lowest);
-  if constexpr (power == 2) u = u * u, v = v * v;
-  row.sums.difference += magnitude_of(u - v);
+  // Not |u² − v²|: near IoU 1 that difference is smaller than the rounding of the squares.
+  row.sums.difference += power == 1 ? magnitude_of(u - v) : magnitude_of(u - v) * (u + v);
   row.sums.smaller += power == 1 ? lower : lower * lower;
 }
 
@@ -217,9 +217,10 @@ PM_HD RowSums<double> careful_sums(const PolarIouInput<T>& in, int64_t row) {
   for (int64_t k = 0; k < in.num_rays; ++k) {
     const double p = pred[k], t = target[k];
     negative |= (!log_pred && p < 0) || t < 0;
-    const double u = power_of<power, log_pred>(p).value, v = power_of<power, false>(t).value;
-    sums.difference += u < v ? v - u : u - v;
-    sums.smaller += u < v ? u : v;
+    const double u = power_of<1, log_pred>(p).value, v = power_of<1, false>(t).value;
+    const double difference = u < v ? v - u : u - v, lower = u < v ? u : v;
+    sums.difference += power == 1 ? difference : difference * (u + v);
+    sums.smaller += power == 1 ? lower : lower * lower;
   }
   if (in.log) return {negative ? static_cast<double>(NAN) : sums.difference, sums.smaller};
   if (is_finite(sums.difference) && is_finite(sums.smaller)) return sums;
