@@ -96,6 +96,32 @@ def test_exact_is_the_first_exit_from_the_outline(device):
     torch.testing.assert_close(got, want, rtol=2e-7, atol=0)
 
 
+def every_step(labels, num_rays, rule):
+    """The walks of the reference, for images in which the walks of the op skip."""
+    return torch.from_numpy(reference.star_distances(labels.numpy(), num_rays, rule=rule)).float()
+
+
+def large_objects(height, width, kind):
+    """Objects many cells wide, alone, beside each other, with holes and with sides along the rays."""
+    labels = torch.ones(height, width, dtype=torch.int32)
+    if kind == "halves":
+        labels[:, width // 2 :] = 2
+    elif kind == "holes":
+        labels[22::41, 20::37] = 0
+    elif kind == "stripes":
+        labels += (torch.arange(height)[:, None] + torch.arange(width)) // 30
+    return labels
+
+
+@pytest.mark.smoke
+@pytest.mark.parametrize("kind", ["filled", "halves", "holes", "stripes"])
+@pytest.mark.parametrize(("rule", "num_rays"), [("stardist", 12), ("exact", 9)])
+def test_walks_that_skip_find_the_same_distances(rule, num_rays, kind, device):
+    labels = large_objects(44, 53, kind)
+    got = star_distances(labels.to(device), num_rays, rule=rule).cpu()
+    torch.testing.assert_close(got, every_step(labels, num_rays, rule), rtol=2e-7, atol=0)
+
+
 def test_threads_change_nothing():
     labels, threads = blobs(100, 50, 30, 9), torch.get_num_threads()
     results = []

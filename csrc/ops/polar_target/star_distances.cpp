@@ -18,11 +18,13 @@ cudaError_t launch_star_distances(const StarDistancesParams<T>&, cudaStream_t);
 
 namespace {
 
-constexpr int64_t kRowsPerTask = 64;  // of one ray: some 100 µs of walking, against 10 µs for the tables
+constexpr int64_t kCellsPerTask = 4096;  // some 100 µs
+constexpr int64_t kRowsPerTask = 64;     // of one ray: some 100 µs of walking, against 10 µs for the tables
 
 // The steps of one ray in an image with a border of one pixel. They are enough to leave it from everywhere.
 struct Path {
   std::vector<int64_t> offsets;  // in pixels of the bordered image, row after row
+  std::vector<Vec2<int32_t>> moves;
   std::vector<float> distances;  // pixels
 };
 
@@ -33,6 +35,7 @@ Path path_of(Vec2<double> direction, bool exact, ImageSize size, Vec2<int64_t> s
     const auto n = static_cast<int64_t>(path.offsets.size()) + 1;
     step = exact ? exact_step(step, direction) : stardist_step(n, direction, start);
     path.offsets.push_back(step.dy * (size.width + 2) + step.dx);
+    path.moves.push_back({static_cast<int32_t>(step.dx), static_cast<int32_t>(step.dy)});
     path.distances.push_back(static_cast<float>(step.distance));
   }
   return path;
@@ -47,8 +50,34 @@ std::vector<T> with_border(const T* labels, ImageSize size) {
   return bordered;
 }
 
+// How many steps of the path from a pixel stay inside its label.
+template <class T>
+int64_t steps_inside(const T* pixel, int64_t row, int64_t column, const Path& path, const Cells& cells) {
+  const T label = *pixel;
+  const int64_t* const offsets = path.offsets.data();
+  for (int64_t n = cells.room(row, column);;) {
+    for (const int64_t stop = n + kBurst; n < stop; ++n)
+      if (pixel[offsets[n]] != label) return n;
+    const Vec2<int32_t> moved = path.moves[n - 1];
+    n += cells.room(row + moved.y, column + moved.x);
+  }
+}
+
+template <class T>
+void find_cells(const StarDistancesParams<T>& p) {
+  const auto for_cells = [&](auto&& find) {
+    parallel_for(0, p.cells.count(), kCellsPerTask, [&](int64_t begin, int64_t end) {
+      for (int64_t cell = begin; cell < end; ++cell) find(p, cell);
+    });
+  };
+  for_cells(find_uniform<T>);
+  for_cells(find_width<T>);
+  for_cells(find_reach<T>);
+}
+
 template <class T>
 void star_distances_cpu(const StarDistancesParams<T>& p) {
+  find_cells(p);
   const ImageSize size{p.height, p.width};
   const std::vector<T> bordered = with_border(p.labels, size);
   parallel_for(0, p.num_rays * size.height, kRowsPerTask, [&](int64_t begin, int64_t end) {
@@ -65,13 +94,14 @@ void star_distances_cpu(const StarDistancesParams<T>& p) {
         distance = 0;
         if (*pixel == 0) continue;
         const Path& path = paths[row & 1][column & 1];
-        const int64_t* offset = path.offsets.data();
-        while (pixel[*offset] == *pixel) ++offset;
-        distance = path.distances[offset - path.offsets.data()];
+        distance = path.distances[steps_inside(pixel, row, column, path, p.cells)];
       }
     }
   });
 }
+
+constexpr std::array kIntegers{ScalarType::Byte, ScalarType::Char,   ScalarType::Short, ScalarType::UInt16,
+                               ScalarType::Int,  ScalarType::UInt32, ScalarType::Long,  ScalarType::UInt64};
 
 // Calls body.operator()<T>() with an integer of the same width: labels are only compared.
 template <class Body>
@@ -88,6 +118,7 @@ void dispatch_width(const Tensor& tensor, Body&& body) {
 Tensor star_distances(const Tensor& label_image_in, int64_t num_rays, const std::string& rule) {
   const char* op = "star_distances";
   check_dim(op, "label_image", label_image_in, 2, "(H, W)");
+  check_dtype(op, "label_image", label_image_in, kIntegers);
   check_num_rays(op, num_rays);
   check(rule == "stardist" || rule == "exact", op, ": expected rule to be \"stardist\" or \"exact\", got \"", rule,
         "\"");
@@ -95,11 +126,15 @@ Tensor star_distances(const Tensor& label_image_in, int64_t num_rays, const std:
   const Tensor label_image = as_contiguous(label_image_in);
   Tensor distances = allocate(label_image, {num_rays, size.height, size.width}, ScalarType::Float);
   if (size.height == 0 || size.width == 0) return distances;  // the other side may be endless
+  const int64_t cell_rows = size.height / kCell, cell_columns = size.width / kCell;
+  const Tensor reach = allocate(label_image, {cell_rows, cell_columns}, ScalarType::Byte);
+  const Tensor widths = allocate(label_image, {cell_rows, cell_columns}, ScalarType::Byte);
   dispatch_width(label_image, [&]<class T>() {
     const StarDistancesParams<T> params{
         .labels = static_cast<const T*>(label_image.const_data_ptr()),
         .height = size.height,
         .width = size.width,
+        .cells = {cell_rows, cell_columns, reach.mutable_data_ptr<uint8_t>(), widths.mutable_data_ptr<uint8_t>()},
         .num_rays = num_rays,
         .exact = rule == "exact",
         .distances = distances.mutable_data_ptr<float>(),
