@@ -47,7 +47,9 @@ class PixelTracer {
           add(along, across, along, across);
         });
     else
-      edges_.trace(kept, add);
+      edges_.trace(kept, [&](int64_t along0, int64_t line0, int64_t along1, int64_t line1) {
+        add(along0, kept.position(line0), along1, kept.position(line1));
+      });
   }
 
  private:
@@ -106,8 +108,7 @@ OutlinesTensors outlines_from_masks(const Tensor& masks_in, const std::optional<
                                     bool border) {
   const char* op = "outlines_from_masks";
   check_dim(op, "masks", masks_in, 3, "(M, H, W)");
-  const auto dtype = masks_in.scalar_type();
-  check(dtype == ScalarType::Bool || dtype == ScalarType::Byte, op, ": expected masks of dtype bool or uint8");
+  check_dtype(op, "masks", masks_in, kMask);
   const ImageSize size = checked_size(op, masks_in.size(1), masks_in.size(2));
   const Tensor masks = as_contiguous(masks_in);
   std::optional<Tensor> boxes;
@@ -116,7 +117,7 @@ OutlinesTensors outlines_from_masks(const Tensor& masks_in, const std::optional<
     check_size(op, "boxes", *boxes_in, 0, masks.size(0), "(M, 4)");
     check_size(op, "boxes", *boxes_in, 1, 4, "(M, 4)");
     check_same_device(op, "boxes", *boxes_in, "masks", masks);
-    check(boxes_in->scalar_type() == ScalarType::Float, op, ": expected boxes of dtype float32");
+    check_dtype(op, "boxes", *boxes_in, kFloat32);
     boxes = as_contiguous(*boxes_in);
   }
   const float* const box = boxes ? boxes->const_data_ptr<float>() : nullptr;
@@ -146,13 +147,8 @@ OutlinesTensors outlines_from_rle(const Tensor& counts_in, const Tensor& offsets
     return [=, tracer = PixelTracer(true, {largest, false}), shape = Runs()](
                int64_t m, std::vector<Segment<float>>& segments) mutable {
       shape.clear();
-      visit_runs(rle.row(m), rle.length(m), [&](int64_t begin, int64_t end) {
-        for (int64_t column = begin / size.height; begin < end; ++column) {
-          const int64_t top = column * size.height, stop = std::min(end, top + size.height);
-          shape.add(column, static_cast<int32_t>(begin - top), static_cast<int32_t>(stop - top));
-          begin = stop;
-        }
-      });
+      visit_runs(rle.row(m), rle.length(m),
+                 [&](int64_t begin, int64_t end) { shape.add_pixels(begin, end, size.height); });
       tracer.append(shape, segments);
     };
   });

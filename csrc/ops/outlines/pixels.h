@@ -19,11 +19,39 @@ namespace polarmask {
 using Words = uint64_t __attribute__((vector_size(32), aligned(1), may_alias));
 
 // The runs of one shape, line by line, at least a pixel apart. Kept between shapes, for its memory.
+//
+// A line of an RLE may stand for several equal columns after each other, so that time and memory grow with the runs and
+// not with the columns that they span: line k stands for columns position(k) to position(k + 1) − 1. A line of a bitmap
+// is one row.
 class Runs {
  public:
   void clear() {
     runs_.clear();
     begins_.clear();
+    positions_.clear();
+  }
+
+  // The runs of a clear() shape will lie on the same lines as those of `other`.
+  void take_positions(const Runs& other) { positions_ = other.positions_; }
+
+  int64_t position(int64_t line) const { return positions_.empty() ? line : positions_[line]; }
+  int64_t thickness(int64_t line) const { return position(line + 1) - position(line); }
+
+  // Pixels [begin, end) of an image, counted column by column; in rising order.
+  void add_pixels(int64_t begin, int64_t end, int64_t height) {
+    int64_t column = begin / height;
+    if (const int64_t top = column * height; begin > top) {
+      const int64_t stop = std::min(end, top + height);
+      add_columns(column, column + 1, begin - top, stop - top);
+      ++column;
+      begin = stop;
+    }
+    if (const int64_t full = (end - begin) / height; full > 0) {
+      add_columns(column, column + full, 0, height);
+      column += full;
+      begin += full * height;
+    }
+    if (begin < end) add_columns(column, column + 1, 0, end - begin);
   }
 
   // In order of lines, and along them; runs that touch are joined.
@@ -77,6 +105,16 @@ class Runs {
   }
 
  private:
+  // The same run in columns [first, stop).
+  void add_columns(int64_t first, int64_t stop, int64_t begin, int64_t end) {
+    if (positions_.empty()) positions_.push_back(first);
+    if (first >= positions_.back()) {
+      if (first > positions_.back()) positions_.push_back(first);  // one empty line for the columns between
+      positions_.push_back(stop);
+    }
+    add(static_cast<int64_t>(positions_.size()) - 2, static_cast<int32_t>(begin), static_cast<int32_t>(end));
+  }
+
   // Lines of a window lie a page or so apart: no cache foresees the next one, and each would wait for memory.
   static constexpr int64_t kLinesAhead = 8;
 
@@ -137,7 +175,8 @@ class Runs {
   }
 
   int64_t first_line_ = 0;
-  std::vector<int64_t> begins_;  // the first run of each line
+  std::vector<int64_t> begins_;     // the first run of each line
+  std::vector<int64_t> positions_;  // the first column of each line, and the end of the last; empty: lines are rows
   std::vector<Run> runs_;
 };
 
@@ -151,6 +190,7 @@ class LargestComponent {
     if (connect(shape)) return shape;
     const int64_t best = largest(shape, columns);
     filled_.clear();
+    filled_.take_positions(shape);
     for (int64_t line = shape.first_line(); line < shape.end_line(); ++line)
       fill_line(
           shape.line(line), [&](int64_t run) { return root(pieces_, run) == best; },
@@ -186,11 +226,12 @@ class LargestComponent {
     first_pixels_.assign(shape.size(), {INT64_MAX, INT64_MAX});
     for (int64_t at = shape.first_line(); at < shape.end_line(); ++at) {
       const Line line = shape.line(at);
+      const int64_t thickness = shape.thickness(at);
       for (int64_t k = 0; k < line.count; ++k) {
         const int64_t run = line.first + k, piece = root(pieces_, run), along = line[k].begin;
         if (piece == run) outer_gaps_[piece] = root(gaps_, line.gap(k));
-        if (is_outside(piece, line.gap(k + 1))) areas_[piece] += line[k].end;
-        if (is_outside(piece, line.gap(k))) areas_[piece] -= line[k].begin;
+        if (is_outside(piece, line.gap(k + 1))) areas_[piece] += thickness * line[k].end;
+        if (is_outside(piece, line.gap(k))) areas_[piece] -= thickness * line[k].begin;
         first_pixels_[piece] = std::min(first_pixels_[piece], columns ? std::pair(along, at) : std::pair(at, along));
       }
     }

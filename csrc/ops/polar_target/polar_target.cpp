@@ -69,6 +69,9 @@ Tensor cast_rays(const Tensor& origins_in, const Tensor& segments_in, const Tens
   check_outlines(op, segments, offsets);
   check_dim(op, "instance", instance_in, 1, "(P,)");
   check_size(op, "instance", instance_in, 0, origins_in.size(0), "(P,)");
+  check_dtype(op, "origins", origins_in, kGeometry);
+  check_same_dtype(op, "outlines.segments", segments, "origins", origins_in);
+  check_dtype(op, "instance", instance_in, kInt64);
   check_same_device(op, "outlines.segments", segments, "origins", origins_in);
   check_same_device(op, "instance", instance_in, "origins", origins_in);
   const Method method = checked_method(op, num_rays, method_in, min_distance);
@@ -111,26 +114,29 @@ void for_points(const Level& level, const Box& box, Visit&& visit) {
       visit(level.first_point + row * level.width + column, point_of(level, row, column));
 }
 
-// The points of one image that learn an instance: the smallest of those that want it, the first of equal ones.
-// `winner` holds kBackground, and gets the instances.
+// The points of one image that are assigned to an instance: to the smallest of those that want it, to the first of
+// equal ones. `winner` holds kBackground, and gets the instances. The smallest instance takes its points first, so that
+// each point is taken once, whatever the order of the areas.
 std::vector<Positive> assign(const EncodeTargetsParams& p, IndexRange of_image, int64_t* winner) {
   const Instances& instances = p.instances;
-  std::vector<Positive> claims;
-  for (int64_t m = of_image.begin; m < of_image.end; ++m) {
-    if (!instances.may_be_positive(m)) continue;
+  std::vector<int64_t> rising;
+  for (int64_t m = of_image.begin; m < of_image.end; ++m)
+    if (instances.may_be_positive(m)) rising.push_back(m);
+  std::stable_sort(rising.begin(), rising.end(),
+                   [&](int64_t a, int64_t b) { return instances.area(a) < instances.area(b); });
+  std::vector<Positive> positives;
+  for (const int64_t m : rising) {
     const Box& box = instances.boxes[m];
     for (const Level& level : p.levels) {
       const Box inner = inner_box(box, instances.centers[m], p.center_radius, level);
       for_points(level, inner, [&](int64_t point, const Point& at) {
-        if (!is_inside(inner, at) || !is_learned_on(level, box_distances(box, at))) return;
-        if (winner[point] >= 0 && instances.area(winner[point]) <= instances.area(m)) return;
+        if (winner[point] >= 0 || !is_inside(inner, at) || !is_learned_on(level, box_distances(box, at))) return;
         winner[point] = m;
-        claims.push_back({point, m, at});
+        positives.push_back({point, m, at});
       });
     }
   }
-  std::erase_if(claims, [&](const Positive& claim) { return winner[claim.point] != claim.instance; });
-  return claims;
+  return positives;
 }
 
 // Background inside an ignored instance: inside its outline, or inside its box where it has no segments.
@@ -253,7 +259,9 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> encode_targets(
   const Levels levels = levels_of(op, level_shapes, strides, regress_ranges);
   check_dim(op, "boxes", boxes_in, 2, "(M, 4)");
   check_size(op, "boxes", boxes_in, 1, 4, "(M, 4)");
+  check_dtype(op, "boxes", boxes_in, kFloat32);
   check_outlines(op, segments, offsets);
+  check_dtype(op, "outlines.segments", segments, kFloat32);
   check_same_device(op, "outlines.segments", segments, "boxes", boxes_in);
   const int64_t count = boxes_in.size(0);
   check(offsets.size(0) == count + 1, op, ": expected as many outlines as boxes, ", count, ", got ",
@@ -263,15 +271,17 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> encode_targets(
   check_dim(op, "centers", centers_in, 2, "(M, 2)");
   check_size(op, "centers", centers_in, 0, count, "(M, 2)");
   check_size(op, "centers", centers_in, 1, 2, "(M, 2)");
+  check_dtype(op, "centers", centers_in, kFloat32);
   check_same_device(op, "centers", centers_in, "boxes", boxes_in);
-  const auto check_column = [&](const char* name, const Tensor& tensor) {
+  const auto check_column = [&](const char* name, const Tensor& tensor, const std::array<ScalarType, 1>& dtype) {
     check_dim(op, name, tensor, 1, "(M,)");
     check_size(op, name, tensor, 0, count, "(M,)");
+    check_dtype(op, name, tensor, dtype);
     check_same_device(op, name, tensor, "boxes", boxes_in);
   };
-  check_column("labels", labels_in);
-  if (areas_in) check_column("areas", *areas_in);
-  if (ignore_in) check_column("ignore", *ignore_in);
+  check_column("labels", labels_in, kInt64);
+  if (areas_in) check_column("areas", *areas_in, kFloat32);
+  if (ignore_in) check_column("ignore", *ignore_in, kBool);
   const Method method = checked_method(op, num_rays, method_in, min_distance);
   check(center_radius > 0, op, ": expected center_radius > 0, got ", center_radius);
   check(count <= UINT32_MAX, op, ": expected fewer than 2**32 instances, got ",
@@ -294,7 +304,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> encode_targets(
               .labels = labels.const_data_ptr<int64_t>(),
               .centers = reinterpret_cast<const Point*>(centers.const_data_ptr<float>()),
               .areas = areas ? areas->const_data_ptr<float>() : nullptr,
-              .ignore = ignore ? ignore->const_data_ptr<bool>() : nullptr,
+              .ignore = data_of<uint8_t>(ignore),
               .outlines = segments_of<float>(segments, offsets),
           },
       .image_offsets = image_offsets.const_data_ptr<int64_t>(),

@@ -1,9 +1,11 @@
 // From edges to the runs of COCO's RLE. Edges that follow each other in one direction are a chain, which crosses a
 // column once at most: its rows lie side by side. Between two ends of chains the same few lie over every column, nearly
-// always two, and there they are sorted and turned into runs by vectors.
+// always two, and there they are sorted and turned into runs by vectors. Where very many lie, their rows are marked
+// in a bitmap of the column: time then grows with the crossings of edges and columns, not with their logarithm.
 #pragma once
 
 #include <algorithm>
+#include <bit>
 #include <cstdint>
 #include <utility>
 #include <vector>
@@ -86,6 +88,12 @@ class Chains {
   void write_runs(int64_t begin, int64_t end, int64_t height, RunWriter& runs) {
     sorted_.clear();
     for (const Chain& chain : over_) sorted_.push_back(chain.rows + (begin - chain.begin));
+    const int64_t words = height / 64 + 1, count = std::ssize(sorted_);
+    if (count > kExchanged && words < kWordsPerRow * count) {
+      if (std::ssize(toggled_) < words) toggled_.resize(words);
+      for (int64_t c = 0; c < end - begin; ++c) write_crowded_column(begin, c, height, runs);
+      return;
+    }
     sort(end - begin);
     for (int64_t c = 0; c < end - begin;) {
       if (c > 0 && c + kColumnLanes <= end - begin && write_columns(begin, c, height, runs))
@@ -97,18 +105,17 @@ class Chains {
 
   // Of each column its rows, by exchanges that are the same for all columns; of very many, column by column.
   void sort(int64_t columns) {
-    constexpr size_t kExchanged = 16;
-    const size_t count = sorted_.size();
+    const int64_t count = std::ssize(sorted_);
     if (count <= kExchanged) {
-      for (size_t last = count; last-- > 1;)
-        for (size_t k = 0; k < last; ++k) exchange(sorted_[k], sorted_[k + 1], columns);
+      for (int64_t last = count; last-- > 1;)
+        for (int64_t k = 0; k < last; ++k) exchange(sorted_[k], sorted_[k + 1], columns);
       return;
     }
     column_.resize(count);
     for (int64_t c = 0; c < columns; ++c) {
-      for (size_t k = 0; k < count; ++k) column_[k] = sorted_[k][c];
+      for (int64_t k = 0; k < count; ++k) column_[k] = sorted_[k][c];
       std::sort(column_.begin(), column_.end());
-      for (size_t k = 0; k < count; ++k) sorted_[k][c] = column_[k];
+      for (int64_t k = 0; k < count; ++k) sorted_[k][c] = column_[k];
     }
   }
 
@@ -117,6 +124,21 @@ class Chains {
       const int32_t low = std::min(a[c], b[c]), high = std::max(a[c], b[c]);
       a[c] = low, b[c] = high;
     }
+  }
+
+  // Of so many rows that a bit for every row of the image takes less time than sorting them. Two equal rows cancel.
+  void write_crowded_column(int64_t begin, int64_t c, int64_t height, RunWriter& runs) {
+    int32_t lowest = INT32_MAX, highest = 0;
+    for (const int32_t* const rows : sorted_) {
+      const int32_t row = rows[c];
+      lowest = std::min(lowest, row), highest = std::max(highest, row);
+      toggled_[row / 64] ^= uint64_t{1} << row % 64;
+    }
+    const int64_t top = (begin + c) * height;
+    for (int64_t word = lowest / 64; word <= highest / 64; ++word)
+      for (uint64_t& bits = toggled_[word]; bits != 0; bits &= bits - 1)
+        runs.toggle(top + 64 * word + std::countr_zero(bits));
+    if (sorted_.size() % 2 != 0) runs.toggle(top + height);
   }
 
   void write_column(int64_t begin, int64_t c, int64_t height, RunWriter& runs) const {
@@ -140,11 +162,15 @@ class Chains {
     return true;
   }
 
+  static constexpr int64_t kExchanged = 16;
+  static constexpr int64_t kWordsPerRow = 16;  // looked at in the time in which a row is sorted
+
   std::vector<Chain> chains_;
   std::vector<int32_t> rows_;     // of one chain after the other
   std::vector<Chain> over_;       // the columns at hand
   std::vector<int32_t*> sorted_;  // their rows, from the top down
   std::vector<int32_t> column_;
+  std::vector<uint64_t> toggled_;  // of a column, a bit for each row; zero between columns
 };
 
 }  // namespace polarmask
