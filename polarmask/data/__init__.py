@@ -18,7 +18,8 @@ from .sample import Sample
 from .shapes import Shapes
 from .subset import Subset, split_indices
 from .voc import Voc, list_file
-from .yolo import Yolo, read_yaml, yaml_file
+from .yolo import Yolo
+from .yolo_files import read_yaml, yaml_file
 
 __all__ = [
     "Coco",

@@ -46,9 +46,9 @@ def guarded(path: Path, read: Callable[[Path], T]) -> T:
 
     Readers raise exceptions of any type for broken or hostile files.
     """
-    if not path.is_file():
-        raise DataError(f"{path}: expected an image file, found {'no file' if path.exists() else 'nothing'}")
     try:
+        if not path.is_file():
+            raise DataError(f"{path}: expected an image file, found {'no file' if path.exists() else 'nothing'}")
         if not path.stat().st_size:
             raise DataError(f"{path}: expected an image file, got an empty one (0 bytes)")
         with warnings.catch_warnings():
