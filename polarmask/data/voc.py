@@ -5,10 +5,11 @@ from pathlib import Path
 import numpy as np
 
 from ..config import DataConfig
-from .files import Files, list_images
+from .files import Files, list_images, read_text
 from .images import DataError, inside, read_labels
 from .instances import AnnotationError, Instances, labels_to_rle
 
+FOLDERS = ("JPEGImages", "SegmentationObject", "SegmentationClass")
 VOID = 255  # the borders between objects
 CLASSES = [
     *("aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow"),
@@ -42,13 +43,26 @@ class Voc(Files):
         super().__init__(config or DataConfig())
         self.root = Path(root)
         self.categories = dict(enumerate(_names(self.root / "labelmap.txt"), 1))
+        for needed in FOLDERS:
+            if not (self.root / needed).is_dir():
+                raise DataError(f"{self.root}: expected folders {', '.join(FOLDERS)}, found no {needed}")
         listed = list_file(self.root, split or "train")
-        try:
-            self.names = [line.split()[0] for line in listed.read_text().splitlines() if line.strip()]
-        except (OSError, UnicodeDecodeError) as error:
-            raise DataError(f"{listed}: cannot be read as text: {error!s:.200}") from error
-        folder = self.root / "JPEGImages"
-        self.suffixes = {path.stem: path.suffix for path in list_images(folder).images} if folder.is_dir() else {}
+        folder = self.root / FOLDERS[0]
+        self.suffixes: dict[str, str] = {}
+        for path in list_images(folder).images:
+            name = path.relative_to(folder).with_suffix("").as_posix()
+            self.suffixes[name] = ", ".join([*filter(None, [self.suffixes.get(name)]), path.suffix])
+        lines = [line.strip() for line in read_text(listed).splitlines()]
+        self.names = [self._name(line) for line in lines if line]
+        if not self.names:
+            raise DataError(f"{listed}: expected names of images, a line each, found none")
+        several = [name for name in self.names if ", " in self.suffixes.get(name, "")]
+        if several:
+            raise DataError(f"{folder}: expected one image called {several[0]}, got {self.suffixes[several[0]]}")
+
+    @property
+    def where(self) -> Path:
+        return self.root
 
     def __len__(self) -> int:
         return len(self.names)
@@ -57,12 +71,20 @@ class Voc(Files):
         name = self.names[index]
         return inside(self.root / "JPEGImages", name + self.suffixes.get(name, ".jpg"))
 
+    def _name(self, line: str) -> str:
+        """The image that a line names: with or without its suffix, and perhaps before other columns."""
+        for name in (line, line.split()[0]):
+            for each in (name, name.removesuffix(Path(name).suffix)):
+                if each in self.suffixes:
+                    return each
+        return line.split()[0]
+
     def sources(self, index: int) -> list[Path]:
         name = self.names[index] + ".png"
-        return [inside(self.root / folder, name) for folder in ("SegmentationObject", "SegmentationClass")]
+        return [inside(self.root / folder, name) for folder in FOLDERS[1:]]
 
     def instances(self, index: int, size: tuple[int, int]) -> Instances:
-        objects, classes = (self._labels(folder, index, size) for folder in ("SegmentationObject", "SegmentationClass"))
+        objects, classes = (self._labels(folder, index, size) for folder in FOLDERS[1:])
         void = (objects == VOID) | (classes == VOID)
         objects[void] = 0
         matter = objects > 0
@@ -87,6 +109,8 @@ class Voc(Files):
         labels = read_labels(path)
         if labels.shape != size:
             raise DataError(f"{path}: expected labels of the image's size {size}, got {labels.shape}")
+        if labels.min() < 0:
+            raise DataError(f"{path}: expected labels from 0 to {VOID}, got {labels.min()}")
         return labels
 
 
@@ -97,5 +121,5 @@ def list_file(root: Path, split: str) -> Path:
 def _names(labelmap: Path) -> list[str]:
     if not labelmap.is_file():
         return CLASSES
-    lines = (line.split(":")[0].strip() for line in labelmap.read_text(errors="replace").splitlines())
+    lines = (line.split(":")[0].strip() for line in read_text(labelmap).splitlines())
     return [name for name in lines if name and not name.startswith("#")][1:]

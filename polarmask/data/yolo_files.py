@@ -94,8 +94,8 @@ def find_images(file: Path, content: dict[str, Any], split: str) -> Found:
     path, given = content.get("path") or ".", content.get(split)
     if not isinstance(path, str | int):
         raise DataError(f"{file}: expected path to be a folder, got {reprlib.repr(path)}")
-    entries = given if isinstance(given, list) else [given]
-    if not entries or not all(isinstance(entry, str) and entry for entry in entries):
+    entries = [entry for entry in (given if isinstance(given, list) else [given]) if isinstance(entry, str) and entry]
+    if not entries or len(entries) < (len(given) if isinstance(given, list) else 1):
         raise DataError(f"{file}: expected {split} to be a folder or a list of folders, got {reprlib.repr(given)}")
     bases = [file.parent / each for each in _spellings(os.path.expanduser(str(path)))]  # noqa: PTH111, also of no user
     bases += [file.parent, *(Path.cwd() / each for each in _spellings(str(path)))]

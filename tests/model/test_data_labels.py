@@ -1,5 +1,6 @@
 """Label images: which image each belongs to, and what their values mean."""
 
+import made_sets
 import numpy as np
 import pytest
 import tifffile
@@ -7,7 +8,7 @@ from PIL import Image
 from scipy import ndimage
 
 from polarmask.config import DataConfig
-from polarmask.data import DataError, LabelImages, open_data
+from polarmask.data import DataError, LabelImages, Voc, open_data
 from polarmask.data.images import read_labels
 from polarmask.data.instances import EIGHT, labels_to_rle
 from polarmask.data.label_parts import parts_of, seem_interpolated
@@ -272,3 +273,49 @@ def test_parts_of_no_masks():
     parts = parts_of(labels_to_rle(np.zeros((4, 5), np.int64))[1])
     assert len(parts.count) == 0
     assert not seem_interpolated(parts)
+
+
+# Pascal VOC.
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "0\n1\n2\n",
+        "\ufeff0\r\n\r\n1\r\n2\r\n\r\n",
+        "0.jpg\n1.jpg\n  2.jpg",
+        "0 1\n1 -1\n2  0\n",
+    ],
+)
+def test_voc_lists_as_other_tools_write_them(tmp_path, content):
+    root = made_sets.voc(tmp_path / "set")
+    (root / "ImageSets/Segmentation/train.txt").write_bytes(content.encode())
+    data = open_data(root)
+    assert isinstance(data, Voc)
+    assert [data.path(n).name for n in range(len(data))] == ["0.jpg", "1.jpg", "2.jpg"]
+    assert len(data[0].labels) == 3
+
+
+@pytest.mark.parametrize("folder", ["SegmentationObject", "SegmentationClass", "JPEGImages"])
+def test_voc_without_one_of_its_folders_is_refused(tmp_path, folder):
+    root = made_sets.voc(tmp_path / "set")
+    (root / folder).rename(root / "other")
+    with pytest.raises(DataError, match=f"expected folders JPEGImages, SegmentationObject, .* found no {folder}"):
+        open_data(root)
+
+
+def test_voc_with_two_images_of_a_listed_name_is_refused(tmp_path):
+    root = made_sets.voc(tmp_path / "set")
+    picture(root / "JPEGImages" / "1.png")
+    with pytest.raises(DataError, match=r"JPEGImages: expected one image called 1, got \.jpg, \.png"):
+        open_data(root)
+
+
+def test_voc_names_listed_images_that_are_missing(tmp_path):
+    root = made_sets.voc(tmp_path / "set")
+    (root / "JPEGImages" / "1.jpg").unlink()
+    with pytest.raises(DataError, match=r"1\.jpg: expected an image file, found nothing"):
+        open_data(root)[1]
+    (root / "ImageSets/Segmentation/train.txt").write_text("\n\n")
+    with pytest.raises(DataError, match=r"train\.txt: expected names of images"):
+        open_data(root)
