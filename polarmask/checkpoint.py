@@ -20,7 +20,7 @@ WEIGHTS = "last.safetensors", "best.safetensors"
 
 # Options that change nothing of what is learned, so that a run may go on with others.
 OUTPUT = {"out", "resume", "overwrite", "log_every", "checkpoint_every", "keep_checkpoints", "tracker"}
-READING = {"data.root", "data.images", "data.workers"}
+READING = {"data.root", "data.images", "data.workers", "data.invalid"}
 SUMS = {"optim.accumulate", "optim.compile"}  # these change the order of sums, and so the last bits
 STOPPING = {"evaluate_every", "stop_after"}
 EVALUATION = {
@@ -241,7 +241,14 @@ def differences(before: Any, now: Any, name: str) -> list[str]:
         others = [f"without {_short(value)}" for value in islice((v for v in before if v not in now), SHOWN)]
         others += [f"with {_short(value)}" for value in islice((v for v in now if v not in before), SHOWN)]
         return [f"{name} are {len(now)} instead of {len(before)}, {', '.join(others)}".removesuffix(", ")]
+    if _is_digest(before) and _is_digest(now):
+        return [f"{name} are others"]
     return [f"{name} is {_short(now)} instead of {_short(before)}"]
+
+
+def _is_digest(value: Any) -> bool:
+    """Whether it is what SHA-256 makes of a content, which tells a reader nothing."""
+    return isinstance(value, str) and re.fullmatch("[0-9a-f]{64}", value) is not None
 
 
 def _short(value: Any) -> str:

@@ -25,7 +25,7 @@ class StopSignal:
         self._handlers: dict[int, Any] = {}
 
     @property
-    def stop_requested(self) -> bool:
+    def is_set(self) -> bool:
         return self.number is not None
 
     @property
@@ -35,7 +35,7 @@ class StopSignal:
 
     def check(self) -> None:
         """Raises SystemExit where a stop was requested."""
-        if self.stop_requested:
+        if self.is_set:
             raise SystemExit(self.status)
 
     def __enter__(self) -> "StopSignal":

@@ -29,8 +29,8 @@ from .checkpoint import (
     save_checkpoint,
 )
 from .config import Config, check_config, parse_config, to_dict
-from .data import DataSet, build_data, check_categories, check_data
-from .data.loader import training_loader
+from .data import DataError, DataSet, build_data, check_categories, check_data
+from .data.loader import batches, training_loader
 from .data.subset import Subset
 from .detector import Detector
 from .evaluation import evaluate, show
@@ -88,6 +88,7 @@ class _Run:
     """A training, ready to begin or to go on. What only one process can find wrong ends all of them."""
 
     network: PolarMask
+    steps: int  # of all epochs
 
     def __init__(self, config: Config) -> None:
         self.config, self.out = config, Path(config.out)
@@ -101,8 +102,9 @@ class _Run:
         )
         self.is_main = self.accelerator.is_main_process
         self.tracking = Tracking(self.accelerator, self.out)
-        self.stop = StopSignal()
-        self.stops = False  # whether all processes know that one was asked to stop
+        self.stop_signal = StopSignal()
+        self.stop_requested = False  # of one of the processes, as far as all know it
+        self.pending: StepReport | None = None  # a step whose losses were not looked at
         self.began = time.perf_counter()
         self.progress = Progress(step=0, evaluated=0, best=-1.0, since_best=0, seconds=0.0, metrics={})
         self.checkpoint = on_main(lambda: find_checkpoint(self.out, config.resume, config.overwrite))
@@ -123,37 +125,37 @@ class _Run:
         """Trains to the end; saves after each epoch, and evaluates after that."""
         on_main(lambda: prepare_folder(self.out, self.checkpoint, self.progress, self.tracking.metrics))
         all_or_none(lambda: self.tracking.start(self.config.tracker, self.progress.step))
-        with self.stop, ProgressLine(self.steps, shown=self.accelerator.is_local_main_process) as line:
+        self.line = ProgressLine(self.steps, shown=self.accelerator.is_local_main_process)
+        with self.stop_signal, self.line:
             self.evaluate_if_due()  # where the run was stopped before or in an evaluation
             while not self.is_finished():
-                previous: StepReport | None = None
-                for parts in self.rest_of_epoch(line):
-                    report = self.step(parts)
-                    line.advance(self.progress.step, self.config.optim.batch_size)
-                    if previous is not None:
-                        self.read(previous, line)  # while the device works on the step after it
-                    previous = report
-                    if self.stops or self.is_checkpoint_due():
-                        self.read(report, line)
-                        previous = None
+                try:
+                    for parts in self.rest_of_epoch():
+                        report = self.step(parts)
+                        self.line.advance(self.progress.step, self.config.optim.batch_size)
+                        self.read_pending()  # the step before, while the device works on this one
+                        self.pending = report
+                        if self.stop_requested or self.is_checkpoint_due():
+                            self.save()
+                        if self.stop_requested:
+                            self.leave(self.stop_signal.status)
+                except DataError:
+                    if self.accelerator.num_processes == 1:  # others would not come to save
                         self.save()
-                    if self.stops:
-                        self.leave(self.stop.status)
-                if previous is not None:
-                    self.read(previous, line)
+                    raise
                 self.save()
                 self.evaluate_if_due()
         on_main(self._write_final_metrics)
         self.tracking.finish()
         return self.detector
 
-    def rest_of_epoch(self, line: ProgressLine) -> Iterator[list[Part]]:
+    def rest_of_epoch(self) -> Iterator[list[Part]]:
         """The steps that are left of the epoch, as the parts that gradients are accumulated over."""
         self.model.train()
         self.began = time.perf_counter()
         self.sampler.epoch, self.sampler.skip = divmod(self.progress.step, self.sampler.steps)
-        batches = iter(self.loader)
-        while parts := line.waiting_for(lambda: list(islice(batches, self.config.optim.accumulate))):
+        left = batches(self.loader)
+        while parts := self.line.waiting_for(lambda: list(islice(left, self.config.optim.accumulate))):
             yield parts
 
     def step(self, parts: list[Part]) -> StepReport:
@@ -199,20 +201,23 @@ class _Run:
         self.optimizer.step()
         if self.average is not None:
             self.average.update_parameters(network)
-        stop = values.new_full((1,), float(self.stop.stop_requested))
+        stop = values.new_full((1,), float(self.stop_signal.is_set))
         return list(total), self.accelerator.reduce(torch.cat([finite.to(values)[None], stop, values]), "mean")
 
     def learning_rate(self, step: int) -> float:
         return self.config.optim.lr * schedule(step, self.sampler.steps, self.config.optim)
 
-    def read(self, report: StepReport, line: ProgressLine) -> None:
-        """Logs a step; stops where something was not finite."""
+    def read_pending(self) -> None:
+        """Logs the step that has not been looked at, if there is one; stops where something was not finite."""
+        if self.pending is None:
+            return
+        report, self.pending = self.pending, None
         finite, stop, losses = report.read()
         if not finite:
             self.raise_nonfinite(report, losses)
-        self.stops |= stop
+        self.stop_requested |= stop
         if report.step % self.config.log_every == 0 or report.step == self.steps:
-            line.show(losses)
+            self.line.show(losses)
             self.tracking.log({**losses, "lr": self.learning_rate(report.step - 1)}, report.step)
 
     def raise_nonfinite(self, report: StepReport, losses: dict[str, float]) -> None:
@@ -241,6 +246,7 @@ class _Run:
 
     def save(self) -> None:
         """Writes the weights and a checkpoint."""
+        self.read_pending()
         self.progress.seconds += time.perf_counter() - self.began
         on_main(lambda: self.detector.save(self.out / "last.safetensors"))
         self.save_checkpoint()
@@ -264,7 +270,7 @@ class _Run:
             return
         test, several = self.test, self.accelerator.num_processes > 1
         try:
-            metrics = evaluate(self.detector, test, distributed=several, before_each=self.stop.check).metrics
+            metrics = evaluate(self.detector, test, distributed=several, before_each=self.stop_signal.check).metrics
         except SystemExit as left:
             self.leave(left.code)
         self.progress.metrics, self.progress.evaluated = metrics, self.progress.step
@@ -304,13 +310,11 @@ class _Run:
             self.data, config, self.accelerator.process_index, self.accelerator.num_processes
         )
         self.steps = self.sampler.steps * config.optim.epochs
-        if self.steps == 0:
-            raise ValueError(f"train: expected images and epochs, got {len(self.data)} and {config.optim.epochs}")
         torch.manual_seed(config.seed)
         self.network = build_model(config.model, len(self.data.categories))
-        if config.model.weights != "none":
+        if self.checkpoint is None and config.model.weights != "none":
             load_pretrained(self.network.backbone, config.model.backbone, config.model.weights)
-        elif config.model.backbone != "small":
+        elif config.model.weights == "none" and config.model.backbone != "small":
             self.accelerator.print("model.weights is none: GroupNorm everywhere, no stage frozen, trained from scratch")
 
     def _check_data(self) -> dict[str, Any]:

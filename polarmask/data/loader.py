@@ -1,6 +1,7 @@
 """Training batches: which samples, in which order, with which augmentation follows from (seed, epoch, index) alone."""
 
 from collections import defaultdict
+from collections.abc import Iterator
 from logging import DEBUG, WARNING
 from typing import Any
 
@@ -70,6 +71,22 @@ def collate(samples: list[Sample]) -> tuple[list[Tensor], list[dict[str, Any]], 
         [sample.target() for sample in samples],
         [sample.image_id for sample in samples],
     )
+
+
+def batches(loader: DataLoader[Any]) -> Iterator[Any]:
+    """The batches of an epoch.
+
+    Raises
+    ------
+    DataError
+        In its own words, without the traceback that torch puts around the error of a worker.
+    """
+    try:
+        yield from loader
+    except DataError as error:
+        *_, last = str(error).strip().splitlines()
+        words = last.removeprefix(f"{DataError.__module__}.{DataError.__qualname__}: ")
+        raise DataError(words) from error
 
 
 def training_loader(

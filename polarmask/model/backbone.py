@@ -10,7 +10,7 @@ from typing import Any, Literal
 import torch
 import torch.nn.functional as F
 import torchvision
-from safetensors.torch import load_file
+from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
 from torchvision.models.resnet import Bottleneck
@@ -140,8 +140,13 @@ def load_pretrained(backbone: nn.Module, name: str, weights: str) -> None:
     Raises
     ------
     ValueError
-        If the file lacks weights, holds others, or is none of weights.
+        If there are no weights for that backbone, or the file holds others, is a detector or is none of weights.
     """
+    if name == "small":
+        raise ValueError(
+            "model.weights: expected none with model.backbone small, which has no classification weights, got "
+            f"{weights}; --resume goes on with a training"
+        )
     if weights == "torchvision":
         state = torchvision.models.get_model_weights(name)["IMAGENET1K_V1"].get_state_dict(check_hash=True)
     else:
@@ -149,13 +154,19 @@ def load_pretrained(backbone: nn.Module, name: str, weights: str) -> None:
     # torchvision's files count batches, a frozen BatchNorm does not
     wanted = {key: value for key, value in state.items() if not key.startswith("fc.") and "num_batches" not in key}
     body = backbone.get_submodule("body")
-    expected = {key for key in body.state_dict() if ".offset." not in key}
-    missing, unknown = expected - set(wanted), set(wanted) - expected
+    expected = {key: value.shape for key, value in body.state_dict().items() if ".offset." not in key}
+    missing, unknown = expected.keys() - wanted.keys(), wanted.keys() - expected.keys()
     if missing or unknown:
         raise ValueError(
             f"load_pretrained: expected the weights of {name} in {weights}, but {len(missing)} are missing and "
-            f"{len(unknown)} unknown, such as {min(missing | unknown)}"
+            f"{len(unknown)} unknown, such as {min(missing | unknown)}; choose the model.backbone that they are of"
         )
+    for key, shape in expected.items():
+        if wanted[key].shape != shape:
+            raise ValueError(
+                f"load_pretrained: expected the weights of {name} in {weights}, but {key} is "
+                f"{tuple(wanted[key].shape)} instead of {tuple(shape)}; choose the model.backbone that they are of"
+            )
     body.load_state_dict(wanted, strict=False)
 
 
@@ -174,13 +185,32 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
     if not Path(path).is_file():
         raise FileNotFoundError(f"read_weights: expected a file of weights, got {path}")
     if Path(path).suffix == ".safetensors":
-        return load_file(path)
+        return _read_safetensors(path)
     try:
         content: Any = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, AttributeError, LookupError) as error:
-        raise ValueError(f"read_weights: expected tensors and plain containers in {path}: {error}") from error
+        raise ValueError(
+            f"read_weights: expected tensors and plain containers in {path}, got a file that is damaged, holds "
+            "more, or is none that torch.save wrote"
+        ) from error
     if isinstance(content, dict):
         content = content.get("state_dict", content)
     if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
         raise ValueError(f"read_weights: expected names and tensors in {path}, got {type(content).__name__}")
     return dict(content)
+
+
+def _read_safetensors(path: str | Path) -> dict[str, Tensor]:
+    try:
+        with safe_open(path, "pt") as file:
+            about = file.metadata() or {}
+            if "polarmask" in about:
+                raise ValueError(
+                    f"read_weights: expected the state dict of a classification network in {path}, got a detector that "
+                    "polarmask.train wrote; --resume goes on with a training"
+                )
+            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except SafetensorError as error:
+        raise ValueError(
+            f"read_weights: expected a safetensors file in {path}, got one that is damaged or something else: {error}"
+        ) from error
