@@ -96,6 +96,7 @@ RANGES: dict[str, Range] = {
             "from one to three channels, counted from 0 or by name", lambda v: 1 <= len(v) <= 3 and all(map(_names, v))
         )
     ),
+    "data.val_fraction": Range("a number of at least 0 and below 1", lambda value: 0 <= value < 1),
     "data.size": whole(8),
     "data.count": _number,  # of none, the trainer says so
     "data.min_area": _any_size,

@@ -218,7 +218,7 @@ def load(path: str | Path, device: str | torch.device = "cpu") -> Detector:
         categories = _categories(about["categories"])
         config = from_dict(about["config"])
         model = build_model(config.model, len(categories))
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:  # parts are missing, or of other types
         reason = f"no {error}" if isinstance(error, KeyError) else error
         raise ValueError(f"load: expected a configuration and categories in {path}, got {reason}") from error
     _fill(model, state, path)
