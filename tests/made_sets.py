@@ -83,8 +83,7 @@ def yolo(root):
             )
             for value, label in classes.items()
         ]
-        if lines:
-            (root / "labels" / "train" / f"{n}.txt").write_text("\n".join(lines))
+        (root / "labels" / "train" / f"{n}.txt").write_text("\n".join(lines))
     (root / "data.yaml").write_text(yaml.safe_dump({"path": ".", "train": "images/train", "names": ["a", "b"]}))
     return root
 
@@ -95,7 +94,7 @@ def stardist(root):
         (root / "train" / name).mkdir(parents=True)
     for n in range(COUNT):
         labels, _ = scene(n)
-        tifffile.imwrite(root / "train" / "images" / f"{n}.tif", picture(labels)[..., 0].astype(np.uint16) * 9)
+        tifffile.imwrite(root / "train" / "images" / f"{n}.tif", picture(labels)[..., 0].astype(np.uint16) * 300)
         tifffile.imwrite(root / "train" / "masks" / f"{n}.tif", labels, compression="zlib")
     return root
 

@@ -18,7 +18,7 @@ from polarmask_ops import Outlines, cast_rays, rays_to_polygons
 
 from ..config import Config
 from ..data import Files
-from ..data.check import NOTHING, check_image, trained, why_nothing
+from ..data.check import NOTHING, check_image, pixel_remarks, trained, why_nothing
 from ..data.instances import Instances
 from ..data.problems import ERRORS, Problems
 from .geometry import ceilings, claimed, contains, crosses
@@ -149,6 +149,8 @@ def audit(
                 rows.writerow([kind, where])
 
         for kind, where in data.problems():
+            note(kind, where)
+        for kind, where in pixel_remarks(data, range(len(data))) if decode else ():
             note(kind, where)
         for index in progress(iter(range(len(data)))):
             _image(result, index, decode, note)

@@ -154,7 +154,7 @@ def check_data(data: DataSet, part: Literal["train", "test"]) -> None:
                 problems.note(kind, f"{whole.name(index)}: annotation {chosen.ids[n]}")
         for n, kind in found.doubts:
             problems.note(kind, f"{whole.name(index)}: annotation {found.ids[n]}")
-    for kind, sentence in _remarks(whole, indices):
+    for kind, sentence in pixel_remarks(whole, indices):
         problems.note(kind, sentence)
     where = _place(data)
     if errors := problems.summary(ERRORS):
@@ -170,7 +170,7 @@ def check_data(data: DataSet, part: Literal["train", "test"]) -> None:
     whole.checked = True  # what is left out is said; the readers need not say it again
 
 
-def _remarks(data: Files, indices: Sequence[int]) -> Iterator[tuple[str, str]]:
+def pixel_remarks(data: Files, indices: Sequence[int]) -> Iterator[tuple[str, str]]:
     """What is worth saying about the pixels of some images, evenly spread: they are read as a whole."""
     for index in indices[:: max(len(indices) // LOOKED_AT, 1)]:
         with suppress(DataError):  # found before, or found where the image is read

@@ -3,6 +3,7 @@
 import importlib.util
 import os
 
+import made_sets
 import numpy as np
 import pytest
 import tifffile
@@ -10,7 +11,8 @@ import torch
 from PIL import Image
 
 import polarmask
-from polarmask.data import DataError
+from polarmask.config import DataConfig
+from polarmask.data import DataError, check_data, open_data
 from polarmask.data.files import list_images
 from polarmask.data.images import LargeTiff, check_channels, image_remarks, image_size, read_image, read_labels
 
@@ -118,8 +120,11 @@ def test_read_image_takes_channels_by_name(tmp_path, kind):
 
 
 def test_config_takes_channels_by_number_and_name():
-    assert polarmask.load_config("nuclei", data__channels=[0, "DAPI"]).data.channels == [0, "DAPI"]
-    assert polarmask.load_config("nuclei", data__channels=[2, 1]).data.channels == [2, 1]
+    assert polarmask.load_config("nuclei", data__dataset="files", data__channels=[0, "DAPI"]).data.channels == [
+        0,
+        "DAPI",
+    ]
+    assert polarmask.load_config("nuclei", data__dataset="files", data__channels=[2, 1]).data.channels == [2, 1]
 
 
 @pytest.mark.parametrize("shape", [(6, 8, 2), (6, 8, 4)])
@@ -172,6 +177,29 @@ def test_image_remarks_name_values_that_a_network_cannot_use(tmp_path, pixels, w
 def test_image_remarks_are_silent_about_ordinary_images(tmp_path, pixels):
     tifffile.imwrite(tmp_path / "a.tif", pixels)
     assert image_remarks(tmp_path / "a.tif") == []
+
+
+def test_training_and_audit_say_that_values_leave_0_to_1(tmp_path, caplog):
+    root = made_sets.stardist(tmp_path / "set")
+    for path in (root / "train" / "images").iterdir():
+        tifffile.imwrite(path, tifffile.imread(path) // 32)  # 11 bits in 16
+    assert made_sets.audited(root).problems["value range"] == made_sets.COUNT
+    check_data(open_data(root), "train")
+    (record,) = caplog.records
+    assert "3 images whose values a network cannot use as they are, such as" in record.message
+    assert "0.tif: its values reach 0.029 of the range of their type; data.percentiles" in record.message
+    caplog.clear()
+    check_data(open_data(root, config=DataConfig(percentiles=(1, 99.8))), "train")
+    assert not caplog.records
+    assert not made_sets.audited(root, percentiles=(1, 99.8)).problems
+
+
+def test_check_data_refuses_channels_that_are_not_there_before_training(tmp_path):
+    root = made_sets.stardist(tmp_path / "set")
+    with pytest.raises(
+        DataError, match=r"3 images that are missing or broken, such as .*0\.tif: expected up to 3 chan"
+    ):
+        check_data(open_data(root, config=DataConfig(channels=[1])), "train")
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, bool])
