@@ -16,9 +16,9 @@
 #   make test-simt-race, make test-simt-asan: the same in the race detector and under AddressSanitizer
 #   make test-simt-smoke  the part that is marked `smoke`, in the other schedules and in both of these
 #   make test-simt-mutants  kernels without one of their barriers or atomics: the tests must notice
-#   make test-cuda-build  the extension with CUDA loads, and every op has its kernels; needs nvcc, no GPU
+#   make test-cuda-build  the extension with CUDA loads, every op has its kernels, and none of them spills on the chip that
+#                   it is built for; needs nvcc, no GPU
 #   make cuda-report  registers, shared memory and occupancy of every kernel on seven chips; needs nvcc, no GPU
-#   make test-cuda-spills  the same for one chip, and nothing is written
 #   make fuzz-data  2,000 spoilt data sets through audit, training, evaluation and prediction
 #   make test-gpu   on a machine with a GPU: the tests on it, values checked too, compute-sanitizer
 #   make bench-gpu  on a machine with a GPU: the ops beside torch and torchvision there, and beside their floors
@@ -45,7 +45,7 @@ ASAN := LD_PRELOAD="$$($(CXX) -print-file-name=libasan.so) $$($(CXX) -print-file
 export OMP_WAIT_POLICY ?= PASSIVE
 
 .PHONY: setup demo test-demo test test-all bench lint try-readme test-cpp test-cmake sanitize simt-build test-simt test-simt-race test-simt-asan \
-	test-simt-smoke test-simt-mutants test-cuda-build cuda-report test-cuda-spills fuzz-data test-gpu bench-gpu wheel clean
+	test-simt-smoke test-simt-mutants test-cuda-build cuda-report fuzz-data test-gpu bench-gpu wheel clean
 setup: $(VENV)/.built
 
 $(VENV)/.installed: pyproject.toml
@@ -145,14 +145,11 @@ test-simt-mutants: $(VENV)/.installed
 
 # A copy of the package of its own, which lies before the editable one on the path.
 test-cuda-build: $(VENV)/.installed
-	POLARMASK_CUDA=1 TORCH_CUDA_ARCH_LIST=9.0 $(BIN)/python setup.py --quiet build --build-base build/cuda --build-lib build/cuda/lib
+	NVCC_APPEND_FLAGS="-Xptxas=-warn-spills,-warn-lmem-usage,-Werror" POLARMASK_CUDA=1 TORCH_CUDA_ARCH_LIST=9.0 $(BIN)/python setup.py --quiet build --build-base build/cuda --build-lib build/cuda/lib
 	PYTHONPATH=build/cuda/lib $(BIN)/python tests/try_cuda_build.py
 
 cuda-report: $(VENV)/.installed
 	$(BIN)/python benchmarks/cuda_report.py
-
-test-cuda-spills: $(VENV)/.installed
-	$(BIN)/python benchmarks/cuda_report.py 90
 
 # The sanitizer takes minutes for what takes a second: the smoke tests, of the kernels against the CPU loops.
 SANITIZER = $(shell command -v compute-sanitizer || echo "$${CUDA_HOME:-/usr/local/cuda}/bin/compute-sanitizer")

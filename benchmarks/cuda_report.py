@@ -1,7 +1,7 @@
 """Registers, shared memory and occupancy of every kernel on every chip, without a GPU: ``make cuda-report``.
 
 Compiles the .cu files of csrc/sources.txt for each chip and writes benchmarks/results/cuda-report.md. Fails where a
-kernel spills registers or uses local memory. ``cuda_report.py 90`` looks at these chips only and writes nothing.
+kernel spills registers or uses local memory.
 """
 
 import re
@@ -45,10 +45,10 @@ def readable(names: list[str]) -> list[str]:
     return [re.sub(r"^void |polarmask::|\(anonymous namespace\)::|_GLOBAL__N__\w+::|\(.*", "", line) for line in lines]
 
 
-def compiled(source: Path, folder: Path, chips: tuple[int, ...]) -> tuple[dict[str, dict[int, Use]], dict[str, int]]:
+def compiled(source: Path, folder: Path) -> tuple[dict[str, dict[int, Use]], dict[str, int]]:
     """What each kernel of a file uses on each chip, and the threads of its blocks."""
-    targets = [f"-gencode=arch=compute_{chip},code=sm_{chip}" for chip in chips]
-    log = run("nvcc", *FLAGS, *targets, "--threads=2", "-Xptxas=-v", "-c", source, "-o", folder / "kernels.o").stderr
+    chips = [f"-gencode=arch=compute_{chip},code=sm_{chip}" for chip in CHIPS]
+    log = run("nvcc", *FLAGS, *chips, "--threads=2", "-Xptxas=-v", "-c", source, "-o", folder / "kernels.o").stderr
     run("nvcc", *FLAGS, "-arch=compute_80", "-ptx", source, "-o", folder / "kernels.ptx")
     bounds = THREADS.findall((folder / "kernels.ptx").read_text())
     threads = dict(zip(readable([name for name, _ in bounds]), [int(count) for _, count in bounds], strict=True))
@@ -66,7 +66,6 @@ def compiled(source: Path, folder: Path, chips: tuple[int, ...]) -> tuple[dict[s
 def main() -> None:
     if not shutil.which("nvcc"):
         sys.exit("cuda_report: nvcc is not on PATH")
-    chips = tuple(int(chip) for chip in sys.argv[1:]) or CHIPS
     listed = (ROOT / "csrc" / "sources.txt").read_text().splitlines()
     failures = []
     lines = [
@@ -77,8 +76,8 @@ def main() -> None:
         "executed under emulation; not yet timed on hardware. Made by `make cuda-report` with",
         f"{run('nvcc', '--version').stdout.splitlines()[-2].lower()}.",
         "",
-        f"| kernel | threads | shared | {' | '.join(f'sm_{chip}' for chip in chips)} |",
-        "| --- " * (3 + len(chips)) + "|",
+        f"| kernel | threads | shared | {' | '.join(f'sm_{chip}' for chip in CHIPS)} |",
+        "| --- " * (3 + len(CHIPS)) + "|",
     ]
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
@@ -89,19 +88,17 @@ def main() -> None:
         for name in listed:
             if not name.endswith(".cu"):
                 continue
-            uses, threads = compiled(ROOT / "csrc" / name, folder, chips)
+            uses, threads = compiled(ROOT / "csrc" / name, folder)
             for title, use in sorted(uses.items()):
-                failures += [f"{title} on sm_{chip}: {use[chip].local} bytes" for chip in chips if use[chip].local]
-                asked = "\n".join(f"{c} {use[c].registers} {use[c].shared} {threads[title]}" for c in chips)
+                failures += [f"{title} on sm_{chip}: {use[chip].local} bytes" for chip in CHIPS if use[chip].local]
+                asked = "\n".join(f"{c} {use[c].registers} {use[c].shared} {threads[title]}" for c in CHIPS)
                 shares = run(folder / "occupancy", text=asked).stdout.split()
-                cells = [f"{use[c].registers} · {share} %" for c, share in zip(chips, shares, strict=True)]
-                shared = max(use[c].shared for c in chips)
+                cells = [f"{use[c].registers} · {share} %" for c, share in zip(CHIPS, shares, strict=True)]
+                shared = max(use[c].shared for c in CHIPS)
                 lines.append(f"| `{title}` | {threads[title]} | {shared} B | {' | '.join(cells)} |")
     print("\n".join(lines))
     if failures:
         sys.exit("cuda_report: local memory is used, at worst by spills:\n" + "\n".join(failures))
-    if chips != CHIPS:
-        return
     REPORT.parent.mkdir(exist_ok=True)
     REPORT.write_text("\n".join(lines) + "\n")
 
