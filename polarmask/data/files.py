@@ -178,7 +178,7 @@ class Listing(NamedTuple):
     left_out: list[Path]  # files that seem to be pictures, of a format that is not read
 
 
-def list_images(folder: Path, suffixes: Collection[str] = SUFFIXES) -> Listing:
+def list_images(folder: Path, suffixes: Collection[str] = SUFFIXES, depth: int | None = None) -> Listing:
     """The image files of a folder and of all folders in it, in the order of their names.
 
     Hidden files and folders (``._a.png``, ``.git``) and those that systems write (``Thumbs.db``, ``__MACOSX``) are
@@ -189,6 +189,8 @@ def list_images(folder: Path, suffixes: Collection[str] = SUFFIXES) -> Listing:
     folder : Path
     suffixes : collection of str
         In lower case. By default those of images.
+    depth : int, optional
+        How many folders deep it looks; by default in all of them.
 
     Returns
     -------
@@ -209,7 +211,8 @@ def list_images(folder: Path, suffixes: Collection[str] = SUFFIXES) -> Listing:
 
     for place, folders, files in os.walk(folder, followlinks=True, onerror=refuse):
         real = {os.path.realpath(Path(place, name)): name for name in sorted(folders, reverse=True) if _is_shown(name)}
-        folders[:] = [real[path] for path in sorted(set(real) - seen)]
+        level = len(Path(place).relative_to(folder).parts)
+        folders[:] = [real[path] for path in sorted(set(real) - seen)] if level != depth else []
         seen |= set(real)
         for path in (Path(place, name) for name in files if _is_shown(name)):
             suffix = path.suffix.lower()

@@ -93,9 +93,9 @@ def find_pairs(root: Path, split: str) -> Pairs:
 
 
 def has_label_images(root: Path, split: str) -> bool:
-    """Whether the folder of a split holds label images."""
+    """Whether the folder of a split holds label images, in folders up to three deep: a root may be a whole disk."""
     for folder, below in _folders(root, split):
-        for path in list_images(folder, {*SUFFIXES, ".npy"}).images:
+        for path in list_images(folder, {*SUFFIXES, ".npy"}, depth=3).images:
             place = below / path.relative_to(folder)
             if split == "." and _of_split(place):
                 continue

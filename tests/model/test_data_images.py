@@ -44,6 +44,8 @@ def test_list_images_finds_sub_folders_and_says_what_is_left_out(tmp_path):
     want = ["a.JPG", "b.png", "day1/c.tif", "day1/plate 2/ö.TIFF", "e.jfif", "f.jp2", "g.lsm", "h.GIF"]
     assert names(tmp_path, images) == want
     assert names(tmp_path, left_out) == ["README", "day1/y.nd2", "x.heic"]
+    assert names(tmp_path, list_images(tmp_path, depth=1).images) == [name for name in want if "plate" not in name]
+    assert names(tmp_path, list_images(tmp_path, {".lsm"}, depth=0).images) == ["g.lsm"]
 
 
 def test_list_images_follows_links_to_folders_once(tmp_path):
