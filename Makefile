@@ -108,14 +108,13 @@ test-cmake: $(VENV)/.installed
 	cmake --build $(CMAKE_BUILD) --target polarmask_ops
 	cd $(CMAKE_BUILD) && $(abspath $(BIN))/python -c 'import torch, _C; print(_C.build_info())'
 
-# The host code of the emulated kernels is that of the extension, and is compiled for `make test-simt-asan` anyway: with no
-# schedule the ops use their CPU loops.
+# The sanitizers' copy of the package lies before the editable one on the path.
 OPS_TESTS = $(filter-out %_benchmarks.py %_inductor.py %_package.py %_readme.py %_setup.py, $(wildcard tests/test_*.py))
-sanitize test-simt test-simt-race test-simt-asan test-simt-smoke: export POLARMASK_BACKEND = simt
 sanitize: $(VENV)/.installed
-	$(BIN)/python tests/simt/simt_build.py asan
-	$(ASAN) PYTHONPATH=build/simt/asan POLARMASK_SIMT_SCHEDULE=none $(BIN)/pytest $(AT_ONCE) -m "not slow" --capture=sys $(OPS_TESTS)
+	POLARMASK_SANITIZE=1 POLARMASK_CUDA=0 $(BIN)/python setup.py --quiet build --build-base build/sanitize --build-lib build/sanitize/lib
+	$(ASAN) PYTHONPATH=build/sanitize/lib $(BIN)/pytest $(AT_ONCE) -m "not slow" --capture=sys $(OPS_TESTS)
 
+test-simt test-simt-race test-simt-asan test-simt-smoke: export POLARMASK_BACKEND = simt
 simt-build: $(VENV)/.installed
 	$(BIN)/python tests/simt/simt_build.py plain race asan
 
@@ -143,7 +142,7 @@ test-simt-smoke: simt-build
 test-simt-mutants: $(VENV)/.installed
 	$(BIN)/python tests/simt/mutate.py
 
-# A copy of the package of its own, which lies before the editable one on the path.
+# A copy of the package of its own, as `make sanitize` has one.
 test-cuda-build: $(VENV)/.installed
 	NVCC_APPEND_FLAGS="-Xptxas=-warn-spills,-warn-lmem-usage,-Werror" POLARMASK_CUDA=1 TORCH_CUDA_ARCH_LIST=9.0 $(BIN)/python setup.py --quiet build --build-base build/cuda --build-lib build/cuda/lib
 	PYTHONPATH=build/cuda/lib $(BIN)/python tests/try_cuda_build.py

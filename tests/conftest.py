@@ -3,7 +3,6 @@ import os
 import hypothesis
 import pytest
 import torch
-from op_tester import EMULATED
 
 from polarmask_ops import _C
 
@@ -11,11 +10,9 @@ from polarmask_ops import _C
 hypothesis.settings.register_profile("polarmask", deadline=None, derandomize=True)
 hypothesis.settings.load_profile("polarmask")
 
-if EMULATED:
+if hasattr(_C, "schedule"):  # POLARMASK_BACKEND=simt: the CUDA kernels, emulated
     os.environ.setdefault("POLARMASK_CHECK", "1")  # or bad values would not raise, as on a GPU
     _C.schedule(os.environ.get("POLARMASK_SIMT_SCHEDULE", "forward"))
-elif hasattr(_C, "emulate"):
-    _C.emulate(False)
 
 
 def devices() -> list[str]:

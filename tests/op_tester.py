@@ -5,7 +5,6 @@ precision into float32) and everything else as it is.
 """
 
 import itertools
-import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Any, ClassVar
@@ -18,8 +17,7 @@ from torch.overrides import TorchFunctionMode
 
 from polarmask_ops import _C
 
-# POLARMASK_BACKEND=simt: the CUDA kernels, emulated on CPU tensors. Without a schedule this build uses its CPU loops.
-EMULATED = hasattr(_C, "emulate") and os.environ.get("POLARMASK_SIMT_SCHEDULE") != "none"
+EMULATED = hasattr(_C, "emulate")  # POLARMASK_BACKEND=simt: CUDA kernels on CPU tensors
 KERNELS = EMULATED or (torch.cuda.is_available() and bool(_C.build_info()["cuda"]))
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 GEOMETRY = (torch.float32, torch.float64)  # exact comparisons: half precision only adds a cast before them
