@@ -1,6 +1,7 @@
 """Mask, box and boundary AP of a detector, and one-to-one matching."""
 
 import json
+import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -87,7 +88,9 @@ def evaluate(
     with detector.counted() as cuts:
         results, seconds = _detect(detector, data, distributed, before_each)
     _say_cuts(detector, cuts, distributed)
-    evaluation = compare(data, results, with_max_dets(detector).eval)
+    config = with_max_dets(detector).eval
+    _say_uncounted(detector, results, config)
+    evaluation = compare(data, results, config)
     evaluation.metrics["seconds/image"] = seconds / max(len(data), 1)
     return evaluation
 
@@ -124,6 +127,18 @@ def _say_cuts(detector: Detector, cuts: Cuts, distributed: bool) -> None:
     if not several or processes().is_main_process:
         total = Cuts(*(sum(getattr(part, field.name) for part in each) for field in fields(Cuts)))
         detector.say_cuts(total)
+
+
+def _say_uncounted(detector: Detector, results: list[dict[str, Any]], config: EvalConfig) -> None:
+    """Says once that ``eval.max_dets`` is lower than the number of detections."""
+    per_image = Counter(result["image_id"] for result in results)
+    most = max(config.max_dets or [sys.maxsize])
+    beyond = [count - most for count in per_image.values() if count > most]
+    if beyond and processes().is_main_process:
+        detector.say(
+            f"eval.max_dets leaves detections out of AP, {sum(beyond)} of {len(beyond)} images, for it ends with "
+            f"{most}: --eval.max_dets null follows the model"
+        )
 
 
 def _on_each(function: Callable[[Sample], Any], data: DataSet, invalid: str, distributed: bool) -> list[Any]:
@@ -320,30 +335,31 @@ def main(args: Sequence[str] | None = None) -> None:
     parser.add_class_arguments(DataConfig, "data")
     parser.add_class_arguments(EvalConfig, "eval")
     parser.leave_out(TRAINING_ONLY)
-    detector = load(parser.parse_args(args).weights)
+    kept = load(parser.parse_args(args).weights)
     # what is not given is as it was in training
     for part in ("data", "eval"):
-        values = asdict(getattr(detector.config, part))
+        values = asdict(getattr(kept.config, part))
         parser.set_defaults({f"{part}.{name}": value for name, value in values.items()})
     parsed = parser.instantiate(parser.parse_args(args))
+    detector = limited(kept, parser, parsed)
     config = replace(detector.config, data=parsed.data, eval=parsed.eval)
     parser.check(config)
-    detector = limited(detector, parser, parsed)
-    # Images that are denser than those of the training are looked at to the end.
-    postprocess = detector.model.postprocess
-    if config.eval.max_dets is not None and postprocess.max_detections is not None:
-        most = max(postprocess.max_detections, *config.eval.max_dets)
-        detector.model.postprocess = postprocess._replace(max_detections=most)
-    data = data_to_evaluate(config.data, config.seed)
     asked = replace(detector, config=config)
+    limit = config.model.max_detections
+    if config.eval.max_dets is not None and limit is not None and "max_detections" not in parser.given:
+        # Images that are denser than those of the training are looked at to the end.
+        asked = asked.with_limits(max_detections=max(limit, *config.eval.max_dets))
+    data = data_to_evaluate(config.data, config.seed)
     device = device_of(parsed.device)
-    detector.model.to(device)
+    asked.model.to(device)
+    if parsed.out is not None:
+        Path(parsed.out).mkdir(parents=True, exist_ok=True)  # fails now, not after the evaluation
     with mixed("evaluate", parsed.precision, device):
         if parsed.choose_thresholds:
             chosen = choose_thresholds(asked, data, distributed=True)
             asked = with_thresholds(asked, chosen.score, chosen.nms)
             if processes().is_main_process:
-                with_thresholds(detector, chosen.score, chosen.nms).save(parsed.weights)
+                with_thresholds(kept, chosen.score, chosen.nms).save(parsed.weights)
                 print(f"kept in {parsed.weights}: score {chosen.score}, NMS {chosen.nms}, F1 {chosen.f1:.4f}")
         evaluation = evaluate(asked, data, distributed=True)
     if not processes().is_main_process:

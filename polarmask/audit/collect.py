@@ -21,6 +21,7 @@ from ..data import Files
 from ..data.check import NOTHING, check_image, pixel_remarks, trained, why_nothing
 from ..data.instances import Instances
 from ..data.problems import ERRORS, Problems
+from ..files import writing
 from .geometry import ceilings, claimed, contains, crosses
 
 RAYS = (16, 24, 36, 72, 128)
@@ -140,7 +141,8 @@ def audit(
     with ExitStack() as stack:
         rows = None
         if problems is not None:
-            rows = csv.writer(stack.enter_context(problems.open("w", newline="", errors="backslashreplace")))
+            temporary = stack.enter_context(writing(problems))
+            rows = csv.writer(stack.enter_context(temporary.open("w", newline="", errors="backslashreplace")))
             rows.writerow(["kind", "place"])
 
         def note(kind: str, where: str) -> None:

@@ -1,6 +1,7 @@
 """Limits of candidates and detections: none are lost where there are none, and what is lost is said."""
 
 import logging
+from dataclasses import replace
 
 import pytest
 import torch
@@ -190,22 +191,35 @@ def test_max_dets_follow_the_model(limit, want):
     assert with_max_dets(detector(max_detections=limit)).eval.max_dets == want
 
 
-def test_evaluate_says_once_what_the_limit_left_out(caplog):
-    class Grid(Truth):
-        def __getitem__(self, index):
-            return polarmask.data.Sample(
-                image=grid(32, 800), outlines=None, labels=None, ignore=None, image_id=index + 1
-            )
+class Grid(Truth):
+    """Images that show an object in each square."""
 
+    categories = {1: "spot"}  # noqa: RUF012
+
+    def __getitem__(self, index):
+        return polarmask.data.Sample(image=grid(32, 800), outlines=None, labels=None, ignore=None, image_id=index + 1)
+
+
+def test_evaluate_says_once_what_the_limit_left_out(caplog):
     content, _ = truth(400, images=2)
     data = Grid(content)
-    data.categories = {1: "spot"}
     limited = detector(max_candidates=None, max_detections=150)
     for _ in range(2):
         metrics = evaluate(limited, data).metrics
     assert {"segm/AR1", "segm/AR10", "segm/AR150"} <= set(metrics)
     (record,) = caplog.records
     assert "500 detections of 2 images were left out" in record.message
+
+
+def test_evaluate_says_once_that_max_dets_leaves_detections_out(caplog):
+    content, _ = truth(400, images=2)
+    data = Grid(content)
+    one = detector(max_candidates=None, max_detections=None)
+    one = replace(one, config=replace(one.config, eval=EvalConfig(max_dets=[1, 10, 100])))
+    for _ in range(2):
+        evaluate(one, data)
+    (record,) = caplog.records
+    assert "600 of 2 images, for it ends with 100: --eval.max_dets null" in record.message
 
 
 def test_recipes_cells_have_no_limits_and_released_ones_the_published():
