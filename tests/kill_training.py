@@ -4,28 +4,28 @@
 
 DATA holds train and test, each with images and masks; the first few images of each are used. A training that reaches
 its end is compared with the uninterrupted one: losses and metrics in metrics.jsonl and the weights must be the same,
-bit for bit. Then another one begins, until there were enough kills. With two processes under torchrun, one of them or
-all are killed. The program prints a line for each kill, and the counts that docs/robustness.md records.
+bit for bit. Then another one begins, until there were enough kills. Several processes are started as torchrun does it,
+and one of them or all are killed. The program prints a line for each kill, and the counts for docs/robustness.md.
 """
 
 import argparse
 import collections
-import contextlib
 import json
+import multiprocessing
 import os
 import shutil
-import subprocess
+import socket
 import sys
 import tempfile
 import time
 from pathlib import Path
 
 import numpy as np
-import psutil
 import torch
 from safetensors.torch import load_file
 
 from polarmask.checkpoint import list_checkpoints
+from polarmask.command import run
 from polarmask.files import TEMPORARY
 from polarmask.run_folder import LOCK
 
@@ -47,7 +47,9 @@ OPTIONS = {
 }
 TRAINING_IMAGES, TEST_IMAGES = 16, 2
 SHARE = 0.5  # of the uninterrupted training's seconds, within which each kill comes
-PATIENCE = 300  # seconds that a training may take to begin
+PATIENCE = 600  # seconds that a training may take to begin
+GRACE = 3  # seconds at most that the other processes live on when one is killed
+CONTEXT = multiprocessing.get_context("forkserver")
 
 
 def copy_images(data: Path, to: Path) -> None:
@@ -59,59 +61,74 @@ def copy_images(data: Path, to: Path) -> None:
                 shutil.copy(data / split / kind / path.name, to / split / kind)
 
 
+def train_as_rank(options: list[str], log: Path, rank: int, processes: int, port: int) -> None:
+    """The program ``python -m polarmask.train`` in a process that torchrun would start with these variables."""
+    with log.open("a") as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+    if processes > 1:
+        numbers = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": processes, "LOCAL_WORLD_SIZE": processes}
+        os.environ.update({name: str(number) for name, number in numbers.items()})
+        os.environ.update({"MASTER_ADDR": "localhost", "MASTER_PORT": str(port)})
+    sys.argv = ["polarmask.train", *options]
+    run("trainer")
+
+
 class Training:
-    """A training that runs as a program.
+    """A training in processes of its own, which fork from a server that has imported everything.
 
     Parameters
     ----------
     data, out : Path
     processes : int
-        With several it runs under torchrun.
+        Of one training.
     """
 
     def __init__(self, data: Path, out: Path, processes: int) -> None:
-        self.out, self.processes = out, processes
-        torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
         options = [f"--{name}={value}" for name, value in {**OPTIONS, "data.root": data, "out": out}.items()]
-        command = [sys.executable, *(torchrun if processes > 1 else []), "-m", "polarmask.train", *options]
+        with socket.socket() as free:
+            free.bind(("localhost", 0))
+            port = free.getsockname()[1]
         (out / LOCK).unlink(missing_ok=True)
-        self.log = out.with_suffix(".log")
-        with self.log.open("w") as log:
-            self.process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
+        self.out, self.log = out, out.with_suffix(".log")
+        self.ranks = [
+            CONTEXT.Process(target=train_as_rank, args=(options, self.log, rank, processes, port))
+            for rank in range(processes)
+        ]
+        for rank in self.ranks:
+            rank.start()
 
     def wait_for_begin(self) -> None:
         """Returns when the training has claimed its folder."""
         deadline = time.monotonic() + PATIENCE
-        while not (self.out / LOCK).exists() and self.process.poll() is None:
+        while not (self.out / LOCK).exists() and any(rank.is_alive() for rank in self.ranks):
             if time.monotonic() > deadline:
                 raise TimeoutError(f"expected the training to begin within {PATIENCE} s; see {self.log}")
             time.sleep(0.01)
 
     def ends_within(self, seconds: float) -> bool:
         """Waits; raises a RuntimeError where the training ended with an error."""
-        try:
-            status = self.process.wait(seconds)
-        except subprocess.TimeoutExpired:
+        deadline = time.monotonic() + seconds
+        for rank in self.ranks:
+            rank.join(max(deadline - time.monotonic(), 0))
+        if any(rank.is_alive() for rank in self.ranks):
             return False
-        if status != 0:
-            raise RuntimeError(f"expected exit status 0, got {status}: {self.log.read_text()[-3000:]}")
+        if any(rank.exitcode for rank in self.ranks):
+            statuses = ", ".join(str(rank.exitcode) for rank in self.ranks)
+            raise RuntimeError(f"expected exit status 0, got {statuses}: {self.log.read_text()[-3000:]}")
         return True
 
     def kill(self, rng: np.random.Generator) -> str:
-        """Kills the training, or one of its processes, whereupon the others end; -> which."""
-        children = psutil.Process(self.process.pid).children(recursive=True)
-        ranks = [child for child in children if child.ppid() == self.process.pid] if self.processes > 1 else []
-        if ranks and rng.random() < 0.5:
-            rank = int(rng.integers(len(ranks)))
-            ranks[rank].kill()
-            self.process.wait()
-            return "one of two"
-        for process in [psutil.Process(self.process.pid), *children]:
-            with contextlib.suppress(psutil.NoSuchProcess):
-                process.kill()
-        self.process.wait()
-        psutil.wait_procs(children)
-        return "all"
+        """Kills all processes, or one of several and, after a while, those that wait for it; -> which."""
+        which = "all"
+        if len(self.ranks) > 1 and rng.random() < 0.5:
+            which = "one of several"
+            self.ranks[int(rng.integers(len(self.ranks)))].kill()
+            time.sleep(rng.uniform(0, GRACE))
+        for rank in self.ranks:
+            rank.kill()
+            rank.join()
+        return which
 
 
 def difference(out: Path, other: Path) -> str:
@@ -140,7 +157,8 @@ def main() -> None:
     parser.add_argument("--processes", type=int, default=1)
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # of the server, which begins with the first training
+    CONTEXT.set_forkserver_preload(["polarmask.trainer"])
     rng = np.random.default_rng(given.seed)
     counts: collections.Counter[str] = collections.Counter()
     with tempfile.TemporaryDirectory() as scratch:
