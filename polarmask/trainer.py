@@ -329,8 +329,8 @@ class _Run:
             check_data(self.test, "test")
             check_categories(self.data, self.test)
         categories = {str(number): name for number, name in self.data.categories.items()}
-        test = None if self.test is None else self.test.fingerprint()
-        return {"categories": categories, "train": self.data.fingerprint(), "test": test}
+        test = None if self.test is None else _fingerprint(self.test)
+        return {"categories": categories, "train": _fingerprint(self.data), "test": test}
 
     def _restore(self) -> None:
         path = cast(Path, self.checkpoint)
@@ -369,6 +369,11 @@ class _Run:
             "scaler": self.accelerator.scaler,
         }
         return {name: part for name, part in parts.items() if part is not None}
+
+
+def _fingerprint(data: DataSet) -> dict[str, Any]:
+    """That of a data set; a class of a user's own may have none."""
+    return data.fingerprint() if hasattr(data, "fingerprint") else {"images": len(data)}
 
 
 def _to(target: dict[str, Any], device: torch.device) -> dict[str, Any]:

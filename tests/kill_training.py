@@ -46,7 +46,7 @@ OPTIONS = {
     "resume": "auto",
 }
 TRAINING_IMAGES, TEST_IMAGES = 16, 2
-SHARE = 0.5  # of the uninterrupted training's seconds, within which each kill comes
+SHARE = 0.1  # of the uninterrupted training's seconds, within which each kill comes
 PATIENCE = 600  # seconds that a training may take to begin
 GRACE = 3  # seconds at most that the other processes live on when one is killed
 CONTEXT = multiprocessing.get_context("forkserver")

@@ -468,9 +468,10 @@ def test_a_step_on_this_gpu_waits_for_nothing(run, tmp_path):
         torch.cuda.set_sync_debug_mode("default")
 
 
-def test_no_images(run, tmp_path):
-    with pytest.raises(ValueError, match="expected images and epochs, got 0 and 2"):
+def test_no_images_are_refused(run, tmp_path, capsys):
+    with pytest.raises(SystemExit):
         train_main([*run[0], "--out", str(tmp_path), "--data.count", "0"])
+    assert "data.count: expected a whole number of at least 1, got 0" in capsys.readouterr().err
 
 
 def test_step_schedule():
