@@ -310,6 +310,8 @@ class _Run:
             self.data, config, self.accelerator.process_index, self.accelerator.num_processes
         )
         self.steps = self.sampler.steps * config.optim.epochs
+        if self.steps == 0:
+            raise ValueError(f"train: expected images and epochs, got {len(self.data)} and {config.optim.epochs}")
         torch.manual_seed(config.seed)
         self.network = build_model(config.model, len(self.data.categories))
         if self.checkpoint is None and config.model.weights != "none":

@@ -285,7 +285,7 @@ def test_what_this_machine_does_not_have_is_refused(run, tmp_path, main):
     options = ["--weights", str(run[1] / "last.safetensors"), *([str(tmp_path)] if main is predict_main else [])]
     with pytest.raises(ValueError, match="no arithmetic in fp16"):
         main([*options, "--precision", "fp16"])
-    with pytest.raises((RuntimeError, AssertionError), match=r"(?i)cuda|nvidia"):
+    with pytest.raises(ValueError, match=r"--device: expected a device of this machine \(cpu\), got cuda"):
         main([*options, "--device", "cuda"])
 
 
@@ -468,10 +468,9 @@ def test_a_step_on_this_gpu_waits_for_nothing(run, tmp_path):
         torch.cuda.set_sync_debug_mode("default")
 
 
-def test_no_images_are_refused(run, tmp_path, capsys):
-    with pytest.raises(SystemExit):
+def test_no_images(run, tmp_path):
+    with pytest.raises(ValueError, match="expected images and epochs, got 0 and 2"):
         train_main([*run[0], "--out", str(tmp_path), "--data.count", "0"])
-    assert "data.count: expected a whole number of at least 1, got 0" in capsys.readouterr().err
 
 
 def test_step_schedule():
