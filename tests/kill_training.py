@@ -40,13 +40,13 @@ OPTIONS = {
     "optim.batch_size": "4",
     "optim.epochs": "6",
     "optim.ema": "0.9",
-    "evaluate_every": "2",
+    "evaluate_every": "3",
     "checkpoint_every": "2",
     "log_every": "1",
     "resume": "auto",
 }
 TRAINING_IMAGES, TEST_IMAGES = 16, 2
-SHARE = 0.1  # of the uninterrupted training's seconds, within which each kill comes
+SHARE = 0.35  # of the uninterrupted training's seconds, within which each kill comes
 PATIENCE = 600  # seconds that a training may take to begin
 GRACE = 3  # seconds at most that the other processes live on when one is killed
 CONTEXT = multiprocessing.get_context("forkserver")
@@ -158,7 +158,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # of the server, which begins with the first training
-    CONTEXT.set_forkserver_preload(["polarmask.trainer"])
+    CONTEXT.set_forkserver_preload(["polarmask.trainer", "torch.utils.tensorboard"])
     rng = np.random.default_rng(given.seed)
     counts: collections.Counter[str] = collections.Counter()
     with tempfile.TemporaryDirectory() as scratch:
