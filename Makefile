@@ -20,6 +20,7 @@
 #                   it is built for; needs nvcc, no GPU
 #   make cuda-report  registers, shared memory and occupancy of every kernel on seven chips; needs nvcc, no GPU
 #   make fuzz-data  2,000 spoilt data sets through audit, training, evaluation and prediction
+#   make fuzz-ops   a million random calls of the ops under the sanitizers
 #   make test-gpu   on a machine with a GPU: the tests on it, values checked too, compute-sanitizer
 #   make bench-gpu  on a machine with a GPU: the ops beside torch and torchvision there, and beside their floors
 PYTHON ?= python3
@@ -45,7 +46,7 @@ ASAN := LD_PRELOAD="$$($(CXX) -print-file-name=libasan.so) $$($(CXX) -print-file
 export OMP_WAIT_POLICY ?= PASSIVE
 
 .PHONY: setup demo test-demo test test-all bench lint try-readme test-cpp test-cmake sanitize simt-build test-simt test-simt-race test-simt-asan \
-	test-simt-smoke test-simt-mutants test-cuda-build cuda-report fuzz-data test-gpu bench-gpu wheel clean
+	test-simt-smoke test-simt-mutants test-cuda-build cuda-report fuzz-data fuzz-ops test-gpu bench-gpu wheel clean
 setup: $(VENV)/.built
 
 $(VENV)/.installed: pyproject.toml
@@ -177,6 +178,12 @@ wheel: $(VENV)/.installed
 FUZZ_SEEDS ?= 0 2000
 fuzz-data: setup
 	$(BIN)/python tests/fuzz_data.py --seeds $(FUZZ_SEEDS) --processes $(shell getconf _NPROCESSORS_ONLN)
+
+FUZZ_CALLS ?= 1000000
+fuzz-ops: export POLARMASK_BACKEND = simt
+fuzz-ops: $(VENV)/.installed
+	$(BIN)/python tests/simt/simt_build.py asan
+	$(ASAN) PYTHONPATH=build/simt/asan $(BIN)/python tests/fuzz_ops.py --calls $(FUZZ_CALLS) --progress build/fuzz_ops.call
 
 clean:
 	rm -rf build dist $(VENV)/.built polarmask_ops/*.so

@@ -96,6 +96,21 @@ def choice(op: str, name: str, value: str, choices: Sequence[str]) -> str:
     return value
 
 
+def integers(op: str, name: str, values: Sequence[int]) -> list[int]:
+    """A list of integers, symbolic ones among them."""
+    try:
+        return [value if isinstance(value, (int, torch.SymInt)) else operator.index(value) for value in values]
+    except TypeError as error:
+        raise TypeError(f"{op}: expected {name} to be a sequence of integers, got {values!r:.80}") from error
+
+
+def number(op: str, name: str, value: float) -> float:
+    try:
+        return float(value)
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"{op}: expected {name} to be a number, got {value!r:.80}") from error
+
+
 def image_size(op: str, size: Sequence[int]) -> tuple[int, int]:
     """(H, W), not negative, with less than 2³¹ pixels."""
     try:

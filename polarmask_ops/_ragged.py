@@ -33,8 +33,8 @@ def select(name: str, data: Tensor, offsets: Tensor, index: Index) -> tuple[Tens
         if not -count <= index < count:
             raise IndexError(f"{name}: expected an index from {-count} to {count - 1}, got {index}")
         index = slice(index % count, index % count + 1)
-    if isinstance(index, Tensor) and index.is_meta and not offsets.is_meta:
-        raise ValueError(f"{name}: expected the index on {offsets.device}, got a meta tensor")
+    if offsets.is_meta or (isinstance(index, Tensor) and index.is_meta):
+        raise ValueError(f"{name}: expected tensors with values, got meta tensors; the length depends on the values")
     try:
         rows = torch.arange(count, device=offsets.device)[index]
     except (IndexError, TypeError) as error:

@@ -347,7 +347,7 @@ def _ring(op: str, name: str, ring: Any) -> Tensor:
         )
     if vertices.shape[0] < 3:
         raise ValueError(
-            f"{op}: expected {name} to have at least 3 vertices, got {vertices.shape[0]}: {vertices.tolist()}; each "
+            f"{op}: expected {name} to have at least 3 vertices, got {vertices.shape[0]}: {ring!r:.80}; each "
             "instance is a list of rings [x0, y0, x1, y1, x2, y2, …], not a list of points and not a box"
         )
     return vertices

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -100,8 +100,9 @@ def cast_rays(
     instance = _arguments.int64(op, "instance", instance)
     _arguments.same_device(op, origins=origins, instance=instance)
     _arguments.choice(op, "method", method, _METHODS)
+    distance = _arguments.number(op, "min_distance", min_distance)
     distances: Tensor = torch.ops.polarmask.cast_rays(
-        origins.detach(), segments.detach(), offsets, instance, num_rays, method, float(min_distance)
+        origins.detach(), segments.detach(), offsets, instance, num_rays, method, distance
     )
     return distances
 
@@ -202,9 +203,9 @@ def encode_targets(
     _arguments.same_device(op, boxes=boxes, **rows, centers=centers, areas=areas, ignore=ignore)
     return PolarTargets(
         *torch.ops.polarmask.encode_targets(
-            _pairs(op, "level_shapes", level_shapes),
-            list(strides),
-            [_finite(bound) for bound in _pairs(op, "regress_ranges", regress_ranges)],
+            _arguments.integers(op, "level_shapes", _pairs(op, "level_shapes", level_shapes)),
+            _arguments.integers(op, "strides", strides),
+            [_finite(op, "regress_ranges", bound) for bound in _pairs(op, "regress_ranges", regress_ranges)],
             boxes,
             labels,
             segments.float().detach(),
@@ -214,9 +215,9 @@ def encode_targets(
             areas,
             ignore,
             num_rays,
-            _finite(center_radius),
+            _finite(op, "center_radius", center_radius),
             method,
-            float(min_distance),
+            _arguments.number(op, "min_distance", min_distance),
         )
     )
 
@@ -270,17 +271,21 @@ def star_distances(label_image: Tensor, num_rays: int = 32, *, rule: str = "star
     return distances
 
 
-def _finite(number: float) -> float:
+def _finite(op: str, name: str, value: float) -> float:
     """Infinity as float32's largest number, which means the same here: AOTInductor cannot store it in a graph."""
-    return max(min(float(number), _LARGEST), -_LARGEST)  # NaN stays
+    return max(min(_arguments.number(op, name, value), _LARGEST), -_LARGEST)  # NaN stays
 
 
-def _pairs(op: str, name: str, pairs: Sequence[Sequence[float]]) -> list[float]:
+def _pairs(op: str, name: str, pairs: Sequence[Sequence[Any]]) -> list[Any]:
     """One flat list, as the op's schema has it."""
-    for pair in pairs:
+    try:
+        rows = [tuple(pair) for pair in pairs]
+    except TypeError as error:
+        raise TypeError(f"{op}: expected {name} to be a sequence of pairs, got {pairs!r:.80}") from error
+    for pair in rows:
         if len(pair) != 2:
-            raise ValueError(f"{op}: expected {name} to hold pairs, got {tuple(pair)}")
-    return [number for pair in pairs for number in pair]
+            raise ValueError(f"{op}: expected {name} to hold pairs, got {pair}")
+    return [each for pair in rows for each in pair]
 
 
 @_fakes.register("cast_rays")

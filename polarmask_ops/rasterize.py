@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from . import _arguments, _fakes, _ragged, _vmap
+from ._extension import _C
 from .outlines import Outlines, checked
 from .rle import RLE
 
@@ -49,7 +50,10 @@ def rays_to_polygons(centers: Tensor, rays: Tensor) -> Tensor:
     >>> rays_to_polygons(torch.tensor([[5.0, 5.0]]), torch.tensor([[1.0, 2.0, 3.0, 4.0]]))
     tensor([[[6., 5.], [5., 7.], [2., 5.], [5., 1.]]])
     """
-    return _vertices("rays_to_polygons", centers, rays)
+    polygons: Tensor = torch.ops.polarmask.rays_to_polygons(
+        *_arguments.floats("rays_to_polygons", centers=centers, rays=rays)
+    )
+    return polygons
 
 
 def rays_to_boxes(centers: Tensor, rays: Tensor) -> Tensor:
@@ -70,7 +74,14 @@ def rays_to_boxes(centers: Tensor, rays: Tensor) -> Tensor:
     >>> rays_to_boxes(torch.tensor([[5.0, 5.0]]), torch.tensor([[1.0, 2.0, 3.0, 4.0]]))
     tensor([[2., 1., 6., 7.]])
     """
-    polygons = _vertices("rays_to_boxes", centers, rays)
+    op = "rays_to_boxes"
+    centers, rays = _arguments.floats(op, centers=centers, rays=rays)
+    if rays.dim() != 2 or centers.shape != (rays.shape[0], 2) or not _C.MIN_RAYS <= rays.shape[1] <= _C.MAX_RAYS:
+        raise ValueError(
+            f"{op}: expected centers of shape (N, 2) and rays of shape (N, R), R from {_C.MIN_RAYS} to {_C.MAX_RAYS}, "
+            f"got {tuple(centers.shape)} and {tuple(rays.shape)}"
+        )
+    polygons = torch.ops.polarmask.rays_to_polygons(centers, rays)
     return torch.cat([polygons.amin(1), polygons.amax(1)], 1)
 
 
@@ -415,11 +426,6 @@ def outlines_to_labels(outlines: Outlines, size: tuple[int, int], *, order: Tens
         segments, offsets, *_arguments.image_size(op, size), _order(op, order, **{"outlines.segments": segments})
     )
     return labels
-
-
-def _vertices(op: str, centers: Tensor, rays: Tensor) -> Tensor:
-    vertices: Tensor = torch.ops.polarmask.rays_to_polygons(*_arguments.floats(op, centers=centers, rays=rays))
-    return vertices
 
 
 def _rays(op: str, centers: Tensor, rays: Tensor, scale: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:

@@ -56,7 +56,8 @@ def top_scores(logits: Tensor, centerness: Tensor, lengths: Sequence[int], k: in
     tensor([[2, 0, 3]])
     """
     logits, centerness = _arguments.any_floats("top_scores", logits=logits, centerness=centerness)
-    values, indices = torch.ops.polarmask.top_scores(logits.detach(), centerness.detach(), list(lengths), k)
+    sizes = _arguments.integers("top_scores", "lengths", lengths), *_arguments.integers("top_scores", "k", [k])
+    values, indices = torch.ops.polarmask.top_scores(logits.detach(), centerness.detach(), *sizes)
     return values, indices
 
 

@@ -76,7 +76,8 @@ class Draw:
         return self.finish(torch.from_numpy(np.asarray(values)), torch.int64, torch.int64, torch.int32)
 
     def masks(self, *shape: int) -> Tensor:
-        masks = torch.from_numpy(np.asarray(self.rng.random(shape) < self.one(0.0, 0.1, 0.5, 0.95, 1.0), np.uint8))
+        inside = self.rng.random([max(n, 0) for n in shape]) < self.one(0.0, 0.1, 0.5, 0.95, 1.0)
+        masks = torch.from_numpy(np.asarray(inside, np.uint8))
         masks *= self.one(1, 1, 2, 128, 255)
         return self.finish(
             masks.view(torch.bool) if self.maybe(0.5) and masks.dim() else masks, masks.dtype, torch.bool

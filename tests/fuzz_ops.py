@@ -266,6 +266,8 @@ def main() -> None:
     parser.add_argument("--progress", default="/dev/null", help="a file that holds the number of the call under way")
     options = parser.parse_args()
     torch.set_num_threads(1)
+    if hasattr(ops._extension._C, "emulate"):
+        ops._extension._C.emulate(False)  # the CPU loops, in the build of the emulator too
     warnings.simplefilter("ignore")
     faulthandler.enable()
     counts: dict[str, collections.Counter[str]] = collections.defaultdict(collections.Counter)
