@@ -125,6 +125,11 @@ class Detector:
             image = resize_image(image, fit((image.shape[1], image.shape[2]), (width, height), data.keep_aspect))
         return image
 
+    @property
+    def max_detections(self) -> int | None:
+        """Most detections of an image; None where the network, perhaps of another's making, has no limit."""
+        return self.model.postprocess.max_detections if hasattr(self.model, "postprocess") else None
+
     def with_limits(self, **limits: int | None) -> "Detector":
         """The detector with other limits, and the same weights.
 

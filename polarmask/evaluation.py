@@ -97,7 +97,7 @@ def evaluate(
 
 def with_max_dets(detector: Detector) -> Config:
     """The configuration of a detector, with ``eval.max_dets`` as its limit says where none are set."""
-    config, limit = detector.config, detector.model.postprocess.max_detections
+    config, limit = detector.config, detector.max_detections
     if config.eval.max_dets is not None or limit is None:
         return config
     return replace(config, eval=replace(config.eval, max_dets=[*(n for n in (1, 10) if n < limit), limit]))

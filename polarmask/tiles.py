@@ -64,7 +64,7 @@ def detect_in_tiles(detector: Detector, image: Windowed, tile: int = 1024, margi
     around = margin + slack
     percentiles = detector.config.data.percentiles
     between = None if percentiles is None else limits(preview(image, SAMPLE), percentiles)
-    limit = detector.model.postprocess.max_detections if hasattr(detector.model, "postprocess") else None
+    limit = detector.max_detections
     unlimited = detector.with_limits(max_candidates=None, max_detections=None)
     found: list[dict[str, Tensor]] = []
     for top, bottom in _spans(image.size[0], tile):
