@@ -163,8 +163,10 @@ def check_data(data: DataSet, part: Literal["train", "test"]) -> None:
         logger.warning("%s%s: left out: %s", name, where, errors)
     if readable == 0:
         raise DataError(f"{name}{where}: expected images, found none that can be read")
-    if part == "train" and count == 0:
+    if count == 0 and part == "train":
         raise DataError(f"{name}{where}: {NOTHING}{why_nothing(crowds, problems)}")
+    if count == 0:
+        logger.warning("%s%s: no instances to find, so that AP is -1", name, where)
     if warnings := problems.summary(WARNINGS):
         logger.warning("%s%s: %s", name, where, warnings)
     whole.checked = True  # what is left out is said; the readers need not say it again
@@ -242,9 +244,9 @@ def _least_of_rings(rings: list[np.ndarray], size: tuple[int, int]) -> tuple[flo
     """Lower bounds of the area and of the longer side that the largest part of a polygon has in its image."""
     areas, boxes = [], []
     for ring in rings:
-        x, y = ring[:, 0].astype(np.float64), ring[:, 1].astype(np.float64)
+        x, y = ring.astype(np.float64).T
         areas.append(abs(float(x[:-1] @ y[1:] - x[1:] @ y[:-1] + x[-1] * y[0] - x[0] * y[-1])) / 2)
-        boxes.append((float(x.min()), float(y.min()), float(x.max()), float(y.max())))
+        boxes.append((*ring.min(0).tolist(), *ring.max(0).tolist()))
     largest = int(np.argmax(areas))
     left, top, right, bottom = boxes[largest]
     width, height = right - left, bottom - top

@@ -2,10 +2,11 @@
 
 import hashlib
 import json
+import os
 from array import array
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 
@@ -93,7 +94,10 @@ class Coco(Files):
         return len(self._images)
 
     def path(self, index: int) -> Path:
-        return self.finder.find(self._image(index).get("file_name"))
+        try:
+            return self.finder.find(self._image(index).get("file_name"))
+        except DataError as error:
+            raise DataError(f"{self.file}: image {self.image_id(index)!r}: {error}") from error
 
     @property
     def where(self) -> Path:
@@ -204,14 +208,13 @@ class Coco(Files):
     def _entries(self, places: np.ndarray) -> Iterator[dict[str, Any]]:
         """The entries at some places; an empty one for what is no object."""
         if len(places):
-            with self.file.open("rb") as file:
+            with self.file.open("rb", buffering=0) as file:
                 for begin, end, _ in places.tolist():
-                    yield self._entry(file, begin, end)
+                    yield self._entry(os.pread(file.fileno(), end - begin, begin))
 
-    def _entry(self, file: BinaryIO, begin: int, end: int) -> dict[str, Any]:
-        file.seek(begin)
+    def _entry(self, text: bytes) -> dict[str, Any]:
         try:
-            value = json.loads(file.read(end - begin))
+            value = json.loads(text.decode())
         except ValueError as error:
             raise DataError(f"{self.file}: has changed since it was opened") from error
         return value if isinstance(value, dict) else {}

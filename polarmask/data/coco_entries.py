@@ -134,7 +134,8 @@ def add_annotation(found: Instances, entry: dict[str, Any], labels: dict[int, in
     segmentation: Any = entry.get("segmentation")
     if _is_missing(segmentation):
         if box is None:
-            raise AnnotationError("no segmentation", f"expected a segmentation, got {shown(segmentation)} and no box")
+            got = f"{shown(segmentation)} and {shown(entry['bbox']) if entry.get('bbox') else 'no box'}"
+            raise AnnotationError("no segmentation", f"expected a segmentation or a box with an area, got {got}")
         found.add_box(id, label, box, config.boxes, crowd)
         return
     shape = _shape(segmentation, found.size)
@@ -152,7 +153,7 @@ def add_annotation(found: Instances, entry: dict[str, Any], labels: dict[int, in
         found.doubts.append((n, "area unsound"))
     if isinstance(shape, RLE):
         stated["segmentation"] = {"size": list(shape.size), "counts": segmentation["counts"]}
-    elif all(np.ndim(ring) == 1 for ring in segmentation) and all(np.abs(ring).max() < COCO_LIMIT for ring in shape):
+    elif all(type(ring[0]) is not list for ring in segmentation) and max(map(_reach, shape)) < COCO_LIMIT:
         stated["segmentation"] = segmentation
     found.stated[n] = stated
 
@@ -199,6 +200,10 @@ def _box(given: Any) -> list[float] | None:
     if None in numbers or not (numbers[2] > 0 and numbers[3] > 0):  # type: ignore[operator]
         return None
     return given
+
+
+def _reach(ring: np.ndarray) -> float:
+    return max(float(ring.max()), -float(ring.min()))
 
 
 def _is_missing(segmentation: Any) -> bool:

@@ -9,10 +9,10 @@ EXAMPLES = 5  # of a kind of problem, that messages and the report show
 
 ERRORS = {  # what stops training
     "unreadable image": "images that are missing or broken",
-    "unreadable annotations": "files of annotations that are missing or broken",
+    "unreadable annotations": "images whose annotations are missing, broken or of another size",
     "duplicate image id": "images with the same id",
-    "no image": "files without an annotation of their images",
     "other image id": "annotations with text for a number as their image's id, or a number for text",
+    "no image": "files without an annotation of their images",
     "broken": "annotations that cannot be parsed",
     "not finite": "annotations with NaN or infinity",
     "wrong size": "masks of another size than their image",
@@ -28,8 +28,8 @@ WARNINGS = {
     "out of image": "annotations that reach out of their image",
     "self-crossing": "polygons whose sides cross",
     "not checked": "polygons too large to look for crossings",
-    "box differs": "annotations whose box is not that of their segmentation",
-    "area unsound": "annotations whose area is no positive number",
+    "box differs": "annotations whose box is none, or not that of their segmentation",
+    "area unsound": "annotations whose area is no positive number and is computed",
     "no label file": "images without a file of labels, taken for images without objects",
     "no label image": "images without a label image, which are left out",
     "no image of labels": "label images without an image",
