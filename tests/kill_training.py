@@ -70,6 +70,7 @@ def train_as_rank(options: list[str], log: Path, rank: int, processes: int, port
         numbers = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": processes, "LOCAL_WORLD_SIZE": processes}
         os.environ.update({name: str(number) for name, number in numbers.items()})
         os.environ.update({"MASTER_ADDR": "localhost", "MASTER_PORT": str(port)})
+    multiprocessing.set_start_method("fork", force=True)  # of the loader's workers, as in the program
     sys.argv = ["polarmask.train", *options]
     run("trainer")
 

@@ -194,6 +194,8 @@ def test_files_of_the_user_stay_where_they_are(uninterrupted, tmp_path):
     assert not [path for path in tmp_path.rglob("*") if TEMPORARY.fullmatch(path.name)]
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_two_processes_say_what_one_of_them_found_once(folder, tmp_path):
     """The image is of the second process; the first waits for its results."""
     script = tmp_path / "spoil.py"
