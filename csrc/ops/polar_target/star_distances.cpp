@@ -55,11 +55,18 @@ template <class T>
 int64_t steps_inside(const T* pixel, int64_t row, int64_t column, const Path& path, const Cells& cells) {
   const T label = *pixel;
   const int64_t* const offsets = path.offsets.data();
-  for (int64_t n = cells.room(row, column);;) {
+  const auto room_after = [&](int64_t steps) {
+    const Vec2<int32_t> moved = path.moves[steps - 1];
+    return cells.room(row + moved.y, column + moved.x);
+  };
+  for (int64_t n = 0;;) {
     for (const int64_t stop = n + kBurst; n < stop; ++n)
       if (pixel[offsets[n]] != label) return n;
-    const Vec2<int32_t> moved = path.moves[n - 1];
-    n += cells.room(row + moved.y, column + moved.x);
+    for (int64_t room = room_after(n); room > 0; room = room_after(n)) {
+      n += room;
+      if (pixel[offsets[n]] != label) return n;
+      ++n;
+    }
   }
 }
 

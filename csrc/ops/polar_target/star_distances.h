@@ -4,9 +4,10 @@
 // Walks through large objects skip what is surely inside. No step leads further than to one of the 8 neighbours of a
 // pixel. So if all pixels at most m away in x and y have the label, the next m steps stay inside, and the step at which
 // the label changes is the same whether they are looked at or not. m is known by cells of kCell² pixels: a walk looks
-// at kBurst pixels one by one, as many as an object of 30 pixels has on the way out, and then skips the m of its cell.
-// Of a filled image of n² pixels, R · n² walks then take some 2 · kBurst + log n looks each; all n on the way were R ·
-// n³. Near a side that runs along the ray m is 0. That is a band of two cells, and costs up to n looks a walk.
+// at kBurst pixels one by one, as many as an object of 30 pixels has on the way out, and then skips the m of the cell
+// where it is, again and again until m is 0, as it is near the side of an object. Of a filled image of n² pixels,
+// R · n² walks take some 2 · kBurst + log n looks each; all n on the way were R · n³. Near a side that runs along the
+// ray m is 0: that is a band of two cells, and costs up to n looks a walk.
 #pragma once
 
 #include "../../common/polar.h"

@@ -40,18 +40,23 @@ class NearestSteps {
   template <class IsInside>
   __device__ float walk(int64_t row, int64_t column, const Cells& cells, IsInside&& is_inside) const {
     const Offset* const steps = table_[(row & 1) * 2 + (column & 1)];
-    for (int64_t n = 1 + cells.room(row, column);;) {
-      int64_t y = row, x = column;
-      for (const int64_t stop = n + kBurst; n < stop; ++n) {
-        if (n <= kSteps) {
-          y = row + steps[n - 1].dy, x = column + steps[n - 1].dx;
-        } else {
-          const Step step = stardist_step(n, direction_, {column & 1, row & 1});
-          y = row + step.dy, x = column + step.dx;
-        }
-        if (!is_inside(y, x)) return distance(n);
+    int64_t y = row, x = column;  // after n steps
+    const auto leaves_by = [&](int64_t n) {
+      if (n <= kSteps) {
+        y = row + steps[n - 1].dy, x = column + steps[n - 1].dx;
+      } else {
+        const Step step = stardist_step(n, direction_, {column & 1, row & 1});
+        y = row + step.dy, x = column + step.dx;
       }
-      n += cells.room(y, x);
+      return !is_inside(y, x);
+    };
+    for (int64_t n = 0;;) {
+      for (const int64_t stop = n + kBurst; n < stop;)
+        if (leaves_by(++n)) return distance(n);
+      for (int64_t room = cells.room(y, x); room > 0; room = cells.room(y, x)) {
+        n += room + 1;
+        if (leaves_by(n)) return distance(n);
+      }
     }
   }
 
@@ -81,13 +86,19 @@ class ExactSteps {
   template <class IsInside>
   __device__ float walk(int64_t row, int64_t column, const Cells& cells, IsInside&& is_inside) const {
     Step step{0, 0, 0};
+    const auto room = [&] { return cells.room(row + step.dy, column + step.dx); };
+    const auto leaves = [&] {
+      const int64_t x = absolute(step.dx), y = absolute(step.dy);
+      step = exact_step(step, direction_, x < kSteps ? sides_[0][x] : side_distance(x, direction_.x),
+                        y < kSteps ? sides_[1][y] : side_distance(y, direction_.y));
+      return !is_inside(row + step.dy, column + step.dx);
+    };
     for (;;) {
-      step = exact_jump(step, direction_, cells.room(row + step.dy, column + step.dx));
-      for (int64_t n = 0; n < kBurst; ++n) {
-        const int64_t x = absolute(step.dx), y = absolute(step.dy);
-        step = exact_step(step, direction_, x < kSteps ? sides_[0][x] : side_distance(x, direction_.x),
-                          y < kSteps ? sides_[1][y] : side_distance(y, direction_.y));
-        if (!is_inside(row + step.dy, column + step.dx)) return static_cast<float>(step.distance);
+      for (int64_t n = 0; n < kBurst; ++n)
+        if (leaves()) return static_cast<float>(step.distance);
+      for (int64_t free = room(); free > 0; free = room()) {
+        step = exact_jump(step, direction_, free);
+        if (leaves()) return static_cast<float>(step.distance);
       }
     }
   }
