@@ -72,6 +72,15 @@ def test_a_second_training_in_a_folder_is_refused(tmp_path):
     assert not (tmp_path / LOCK).exists()
 
 
+def test_a_running_training_keeps_its_lock(tmp_path):
+    with claimed(tmp_path):
+        held = "import fcntl, sys; fcntl.lockf(open(sys.argv[1], 'r+'), fcntl.LOCK_EX | fcntl.LOCK_NB)"
+        second = subprocess.run(
+            [sys.executable, "-S", "-c", held, str(tmp_path / LOCK)], capture_output=True, text=True, check=False
+        )
+    assert "BlockingIOError" in second.stderr or "PermissionError" in second.stderr
+
+
 def test_a_folder_that_is_not_shared_is_found_out_before_the_first_step(tmp_path, monkeypatch):
     monkeypatch.setattr("polarmask.run_folder.PATIENCE", 0)
     monkeypatch.setattr("polarmask.run_folder.on_main", lambda function: "the token of another host")
