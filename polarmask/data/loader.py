@@ -97,14 +97,16 @@ def training_loader(
     repeats, groups = np.ones(len(data)), np.zeros(len(data), dtype=int)
     if config.data.group_by_aspect or config.data.repeat_rare:
         truth = data.ground_truth()
+        indices = {data.image_id(index): index for index in range(len(data))}
+        there = [indices[image["id"]] for image in truth["images"]]  # not those that are left out
         if config.data.group_by_aspect:
-            groups = np.array([image["width"] > image["height"] for image in truth["images"]], dtype=int)
+            groups[there] = [image["width"] > image["height"] for image in truth["images"]]
         if config.data.repeat_rare:
             categories: defaultdict[int | str, set[int]] = defaultdict(set)
             for entry in truth["annotations"]:
                 categories[entry["image_id"]].add(entry["category_id"])
             present = [sorted(categories[image["id"]]) for image in truth["images"]]
-            repeats = np.array(repeat_factors(present, config.data.repeat_rare))
+            repeats[there] = repeat_factors(present, config.data.repeat_rare)
     sampler = StepSampler(
         np.tile(repeats, config.data.repeat).tolist(),
         np.tile(groups, config.data.repeat).tolist(),

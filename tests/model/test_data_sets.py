@@ -1,4 +1,5 @@
 import copy
+import json
 
 import numpy as np
 import pytest
@@ -163,3 +164,15 @@ def test_rare_categories_and_aspects_ask_for_no_pixel(coco_folder):
     # Two categories, each in one of three images; the third image is empty.
     assert np.diff(sampler.bounds, prepend=0) == pytest.approx([2.7**0.5, 2.7**0.5, 1])
     assert sampler.groups.tolist() == [1, 0, 1]  # 60 × 40, 30 × 30, 50 × 20
+
+
+def test_an_image_that_is_left_out_moves_no_other_ones_repeats_and_group(coco_folder):
+    file = coco_folder / "annotations" / "instances_val.json"
+    content = json.loads(file.read_text())
+    content["images"][1]["height"] = -1
+    file.write_text(json.dumps(content))
+    options = {"data__root": coco_folder, "data__train": "val", "data__repeat_rare": 1, "data__group_by_aspect": True}
+    config = polarmask.load_config("shapes", data__dataset="files", data__invalid="skip", **options)
+    _, sampler = training_loader(build_data(config.data, "train", 0), config)
+    assert np.diff(sampler.bounds, prepend=0) == pytest.approx([2**0.5, 1, 1])
+    assert sampler.groups.tolist() == [1, 0, 1]
