@@ -1,6 +1,5 @@
 """Image files, label images among them, from whoever wrote them."""
 
-import re
 from pathlib import Path
 from typing import Any
 
@@ -202,7 +201,7 @@ def _pillow(path: Path, labels: bool) -> Pixels:
         if labels and file.format in ("JPEG", "MPO"):
             raise DataError(f"{path}: {LOSSY}")
         remarks = []
-        if file.format == "PNG" and file.mode in ("RGB", "RGBA", "LA") and re.search("16", str(file.tile)):
+        if file.format == "PNG" and file.mode in ("RGB", "RGBA", "LA") and ";16" in str(file.tile):
             remarks.append(("reduced depth", "16 bits of colour are read as 8; save it as TIFF to keep them"))
         turn = UPRIGHT.get(_orientation(file))
         image = file if turn is None else file.transpose(turn)

@@ -2,6 +2,8 @@
 
 import importlib.util
 import os
+import struct
+import zlib
 
 import made_sets
 import numpy as np
@@ -179,6 +181,18 @@ def test_image_remarks_name_values_that_a_network_cannot_use(tmp_path, pixels, w
 def test_image_remarks_are_silent_about_ordinary_images(tmp_path, pixels):
     tifffile.imwrite(tmp_path / "a.tif", pixels)
     assert image_remarks(tmp_path / "a.tif") == []
+
+
+@pytest.mark.parametrize(("bits", "kinds"), [(8, []), (16, ["reduced depth"])])
+def test_image_remarks_name_colour_pngs_of_16_bits_alone(tmp_path, bits, kinds):
+    def chunk(name, content):
+        return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
+
+    rows = (b"\0" + b"\x90" * (16 * 3 * bits // 8)) * 16  # a side of 16 pixels says nothing of the depth
+    header = struct.pack(">IIBBBBB", 16, 16, bits, 2, 0, 0, 0)
+    chunks = chunk(b"IHDR", header), chunk(b"IDAT", zlib.compress(rows)), chunk(b"IEND", b"")
+    (tmp_path / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(chunks))
+    assert [kind for kind, _ in image_remarks(tmp_path / "a.png")] == kinds
 
 
 def test_training_and_audit_say_that_values_leave_0_to_1(tmp_path, caplog):
