@@ -160,8 +160,9 @@ def _pair(group: _Group, where: PurePath, found: Pairs) -> None:
                 if len(same.images) + len(same.labels) > 2:
                     raise _ambiguous(same.images, same.labels)
                 pairs.append((same.images[0], same.labels[0]))
-        images = [path for path in images if path not in {image for image, _ in pairs}]
-        labels = [path for path in labels if path not in {label for _, label in pairs}]
+        paired = {path for pair in pairs for path in pair}
+        images = [path for path in images if path not in paired]
+        labels = [path for path in labels if path not in paired]
     if not pairs and len(images) == 1 and labels and where.parts:
         found.pairs.append((images[0], labels))
         return
