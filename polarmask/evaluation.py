@@ -19,13 +19,13 @@ from polarmask_ops import polygons_to_rle
 
 from . import draw
 from .config import Config, DataConfig, EvalConfig, Parser
-from .data import DataSet, data_to_evaluate, readable
+from .data import DataSet, check_data, data_to_evaluate, mark_checked, readable
 from .data.sample import Sample
 from .detector import Detector, load
 from .files import write_whole
 from .matching import Matching, match, match_by_score
 from .model import Cuts
-from .runtime import add_limits, add_runtime, all_or_none, device_of, limited, mixed, processes
+from .runtime import add_limits, add_runtime, all_or_none, device_of, limited, mixed, on_main, processes
 
 KINDS = "segm", "bbox", "boundary"
 SCORES = tuple(k / 20 for k in range(1, 20))  # thresholds to choose from
@@ -351,6 +351,8 @@ def main(args: Sequence[str] | None = None) -> None:
         asked = asked.with_limits(max_detections=max(limit, *config.eval.max_dets))
     data = data_to_evaluate(config.data, config.seed)
     device = device_of(parsed.device)
+    on_main(lambda: check_data(data, "test"))
+    mark_checked(data)  # in the other processes, too
     asked.model.to(device)
     if parsed.out is not None:
         Path(parsed.out).mkdir(parents=True, exist_ok=True)  # fails now, not after the evaluation

@@ -29,7 +29,7 @@ from .checkpoint import (
     save_checkpoint,
 )
 from .config import Config, check_config, parse_config, to_dict
-from .data import DataError, DataSet, build_data, check_categories, check_data
+from .data import DataError, DataSet, build_data, check_categories, check_data, mark_checked
 from .data.loader import batches, training_loader
 from .data.subset import Subset
 from .detector import Detector
@@ -110,6 +110,8 @@ class _Run:
         self.checkpoint = on_main(lambda: find_checkpoint(self.out, config.resume, config.overwrite))
         all_or_none(self._build)
         self.about_data: dict[str, Any] = on_main(self._check_data)
+        for data in filter(None, (self.data, self.test)):
+            mark_checked(data)  # in the other processes, too
         self.network.to(self.accelerator.device)
         self.average = None if config.optim.ema is None else MovingAverage(self.network, config.optim.ema)
         if config.optim.compile:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol, overload
 
 from ..config import DataConfig
-from .check import check_categories, check_data
+from .check import check_categories, check_data, mark_checked
 from .coco import Coco
 from .coco_images import annotation_file
 from .files import Files, logger
@@ -37,6 +37,7 @@ __all__ = [
     "check_categories",
     "check_data",
     "data_to_evaluate",
+    "mark_checked",
     "open_data",
     "readable",
 ]

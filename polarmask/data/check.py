@@ -149,9 +149,10 @@ def check_data(data: DataSet, part: Literal["train", "test"]) -> None:
         if doubtful:
             chosen = found.select(doubtful)
             frame = trained(chosen, whole.config)
-            count += len(frame.rows)
+            count += len(frame.rows if part == "train" else doubtful)
             for kind, n in frame.left_out:
-                problems.note(kind, f"{whole.name(index)}: annotation {chosen.ids[n]}")
+                if part == "train" or kind != "too small":  # nothing is too small to be evaluated on
+                    problems.note(kind, f"{whole.name(index)}: annotation {chosen.ids[n]}")
         for n, kind in found.doubts:
             problems.note(kind, f"{whole.name(index)}: annotation {found.ids[n]}")
     for kind, sentence in pixel_remarks(whole, indices):
@@ -169,7 +170,14 @@ def check_data(data: DataSet, part: Literal["train", "test"]) -> None:
         logger.warning("%s%s: no instances to find, so that AP is -1", name, where)
     if warnings := problems.summary(WARNINGS):
         logger.warning("%s%s: %s", name, where, warnings)
-    whole.checked = True  # what is left out is said; the readers need not say it again
+    mark_checked(data)
+
+
+def mark_checked(data: DataSet) -> None:
+    """Keeps the readers of this process from saying, one by one, what :func:`check_data` has said."""
+    whole, _ = _files(data)
+    if whole is not None:
+        whole.checked = True
 
 
 def pixel_remarks(data: Files, indices: Sequence[int]) -> Iterator[tuple[str, str]]:

@@ -7,9 +7,12 @@ import pytest
 from made_sets import SQUARE, write_coco
 from PIL import Image
 
+from polarmask import Detector, load_config
 from polarmask.config import DataConfig
 from polarmask.data import DataError, Shapes, Subset, build_data, check_categories, check_data, open_data
 from polarmask.data.json_index import entries
+from polarmask.evaluation import main as evaluate
+from polarmask.model import build_model
 
 IMAGE = {"id": 1, "file_name": "image.png", "height": 40, "width": 60}
 CONTENT = {
@@ -43,6 +46,17 @@ def test_problems_are_counted_in_one_message(tmp_path, caplog):
     assert "1 annotations that lie beside their image" in caplog.records[1].getMessage()
 
 
+def test_evaluate_says_once_what_it_leaves_out(tmp_path, caplog):
+    file = write_coco(tmp_path / "set", [{"segmentation": [SQUARE]}, *[{"segmentation": [[1, 2, 3]]}] * 3])
+    config = load_config("nuclei", model__channels=8, model__depth=0)
+    categories = open_data(file).categories
+    Detector(build_model(config.model, len(categories)), config, categories).save(tmp_path / "weights.safetensors")
+    options = ["--weights", str(tmp_path / "weights.safetensors"), "--data.root", str(tmp_path / "set")]
+    evaluate([*options, "--data.test", str(file), "--data.invalid", "skip"])
+    (record,) = caplog.records
+    assert "left out: 3 annotations that cannot be parsed" in record.getMessage()
+
+
 def test_nothing_to_train_on_is_an_error(tmp_path, caplog):
     data = open_data(write_coco(tmp_path / "set", [{"segmentation": [[1, 1, 3, 1, 3, 3]]}]))
     check_data(data, "train")
@@ -50,6 +64,8 @@ def test_nothing_to_train_on_is_an_error(tmp_path, caplog):
     with pytest.raises(DataError, match=r"no instances to train on \(1 instances that min_area or min_side leave out"):
         check_data(data, "train")
     check_data(data, "test")
+    assert not caplog.records  # nothing is too small to be evaluated on
+    check_data(open_data(write_coco(tmp_path / "none", [])), "test")
     assert "no instances to find" in caplog.text
     check_data(Shapes(1), "train")
     with pytest.raises(DataError, match="expected images, got none"):
