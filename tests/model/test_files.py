@@ -1,6 +1,8 @@
 """Files that are written as a whole or not at all, and what a killed process left of them."""
 
+import errno
 import os
+import stat
 import subprocess
 import sys
 
@@ -27,6 +29,19 @@ def test_a_file_that_is_written_appears_at_the_end(tmp_path):
     with Image.open(path) as picture:
         assert picture.size == (3, 2)
     assert path.stat().st_mode & 0o777 == 0o666 & ~os.umask(os.umask(0o22))
+
+
+def test_a_file_system_that_cannot_flush_folders_is_written_to(tmp_path, monkeypatch):
+    flush = os.fsync
+
+    def of_files(descriptor):
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EINVAL, "Invalid argument")
+        flush(descriptor)
+
+    monkeypatch.setattr(os, "fsync", of_files)
+    write_whole(tmp_path / "file.txt", b"all of it")
+    assert names(tmp_path) == ["file.txt"]
 
 
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
