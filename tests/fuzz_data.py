@@ -71,18 +71,22 @@ def run_process(given: argparse.Namespace, first: int, last: int) -> list[dict[s
         options += ["--keep", str(given.keep)] if given.keep else []
         seeds = ["--seeds", str(seed), str(last), "--processes", str(given.processes)]
         command = [sys.executable, __file__, "--worker", *seeds, *options]
-        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        with (
+            tempfile.TemporaryFile("w+") as errors,
+            subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True) as process,
+        ):
             assert process.stdout is not None
-            assert process.stderr is not None
             for line in process.stdout:
                 if line.startswith("OUTCOME "):
                     outcomes.append(keep(given, json.loads(line.removeprefix("OUTCOME "))))
                     seed += given.processes
-            words = process.stderr.read()
+            process.wait()
+            errors.seek(0)
+            words = errors.read()[-1500:]
         if process.returncode == 1:
             raise RuntimeError(f"the fuzzer itself is wrong, at seed {seed}: {words}")
         if seed < last:
-            died = f"the process died with status {process.returncode}: {words[-1500:]}"
+            died = f"the process died with status {process.returncode}: {words}"
             lost = {"seed": seed, "format": "", "mutations": [], "faults": [died], "outcome": "fault", "seconds": 0}
             outcomes.append(keep(given, lost))
             seed += given.processes

@@ -219,13 +219,12 @@ class Chain:
         found = read_all(build_data(config.data, "train", config.seed))
         if not any(areas for samples in found.values() for areas, _ in samples):
             outcome.faults.append("trained on nothing")
-        if self._is_whole(config) and reading.status == PLAIN:
+        if config.data.val_fraction:  # both parts together are the whole
+            found |= read_all(build_data(config.data, "test", config.seed))
+        if reading.status == PLAIN:
             faults, lost = differences(reading, found, said)
             outcome.faults += faults
             outcome.outcome = TRAINED_ON_LESS if lost else TRAINED
-
-    def _is_whole(self, config: Config) -> bool:
-        return not getattr(config.data, "val_fraction", 0)
 
     def _evaluated(self, config: Config, detector: Any, readings: dict[str, Reading], outcome: Outcome) -> None:
         part = "test" if "test" in readings else "train"
@@ -237,7 +236,7 @@ class Chain:
         except Exception as error:
             outcome.faults.append(f"evaluate: {place_of(error)}")
             return
-        if self._is_whole(config) and readings[part].status == PLAIN:
+        if not config.data.val_fraction and readings[part].status == PLAIN:
             images = readings[part].images
             least = sum(seen.annotations for seen in images if seen.status == PLAIN)
             most = sum(seen.annotations + seen.unclear + seen.bad for seen in images)

@@ -29,6 +29,9 @@ def read_all(data: Any) -> Found:
 
 
 def path_of(data: Any, index: int) -> Path:
+    """The file of an image, also of one in a part of a data set."""
+    if hasattr(data, "indices"):
+        data, index = data.data, data.indices[index]
     return data.path(index).resolve()
 
 

@@ -128,14 +128,14 @@ def segmentation(polygon: np.ndarray, mask: np.ndarray, rng: Rng) -> Any:
     return {"size": list(mask.shape), "counts": rle["counts"].decode()}
 
 
-def coco_content(made: list[Scene], folder: Path, rng: Rng) -> dict[str, Any]:
+def coco_content(made: list[Scene], folder: Path, rng: Rng, prefix: str = "im") -> dict[str, Any]:
     """Writes the pictures, and gives what the JSON holds."""
     suffix = rng.choice([".png", ".jpg", ".tif"])
     first = int(rng.integers(0, 50))
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
     for n, each in enumerate(made):
-        name = f"im{n}{suffix}"
+        name = f"{prefix}{n}{suffix}"
         save_picture(folder / name, each.pixels(rng), rng)
         images.append({"id": first + n, "file_name": name, "height": each.size[0], "width": each.size[1]})
         for (label, polygon), mask in zip(each.objects, each.masks(), strict=True):
@@ -172,6 +172,16 @@ def single(folder: Path, rng: Rng) -> MadeSet:
     content = [scene(rng, 1) for _ in range(rng.integers(2, 5))]
     folder.mkdir(parents=True, exist_ok=True)
     made.root.write_text(json.dumps(coco_content(content, folder, rng)))
+    return made
+
+
+def pair(folder: Path, rng: Rng) -> MadeSet:
+    """Two JSON files beside a folder of images that they share."""
+    made = MadeSet(folder, folder, "json pair", "train", "val")
+    for split in ("train", "val"):
+        made.images[split], made.notes[split] = folder / "images", folder / f"{split}.json"
+        made.notes[split].parent.mkdir(parents=True, exist_ok=True)
+        made.notes[split].write_text(json.dumps(coco_content(scenes(rng), folder / "images", rng, split)))
     return made
 
 
@@ -287,6 +297,7 @@ def save_indexed(path: Path, pixels: np.ndarray) -> None:
 MAKERS: dict[str, Callable[[Path, Rng], MadeSet]] = {
     "coco": coco,
     "json": single,
+    "json pair": pair,
     "roboflow": roboflow,
     "yolo": yolo,
     "yolo lists": lambda folder, rng: yolo(folder, rng, lists=True),

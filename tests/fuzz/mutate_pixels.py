@@ -8,7 +8,7 @@ import tifffile
 from PIL import Image
 
 from .made import MadeSet, Rng, save_indexed
-from .registry import ALL, LABELS, choose, mutation
+from .registry import ALL, JSON, LABELS, choose, mutation
 
 
 def read(path: Path) -> np.ndarray:
@@ -48,7 +48,7 @@ def other_mode(made: MadeSet, split: str, rng: Rng) -> str | None:
     return f"{path.name}: mode {mode}"
 
 
-@mutation("TIFF layouts", ("coco", "json", "roboflow", *LABELS))
+@mutation("TIFF layouts", (*JSON, *LABELS))
 def other_tiff(made: MadeSet, split: str, rng: Rng) -> str | None:
     """Channels, pages, number types and ranges that only TIFF has."""
     pictures = [path for path in made.pictures(split) if path.suffix == ".tif"]

@@ -98,6 +98,8 @@ def other_yaml(made: MadeSet, split: str, rng: Rng) -> str | None:
         return None
     kind = choose(rng, ["type", "type", "names", "path", "missing", "place", "quotes", "nested", "extra"])
     given = content[split]
+    if not isinstance(given, str):
+        return None
     if kind == "type":
         key = choose(rng, content)
         content[key] = strange(rng, content[key])

@@ -8,7 +8,7 @@ from .made import MadeSet, Rng
 
 Change = Callable[[MadeSet, str, Rng], str | None]  # set, split -> what was done; None: it does not apply
 
-JSON = ("coco", "json", "roboflow")
+JSON = ("coco", "json", "json pair", "roboflow")
 YOLO = ("yolo", "yolo lists")
 LABELS = ("labels", "labels beside")
 ALL = (*JSON, *YOLO, *LABELS, "voc")

@@ -11,6 +11,7 @@ from .made import MadeSet
 from .slow import BAD, PLAIN, SMALLEST, UNCLEAR, Reading, Seen, areas_of_mask, areas_of_rings, finite, look, split_of
 
 WORST = {PLAIN: 0, UNCLEAR: 1, BAD: 2}
+IGNORED = "ignored"  # a box without an outline, where such are neither objects nor background
 Judged = tuple[str, list[float | None]]  # status, areas
 
 
@@ -19,6 +20,8 @@ def place_of(made: MadeSet, part: str) -> tuple[Path, Path]:
     split = split_of(made, part)
     if made.format == "json":
         return made.root, made.folder
+    if made.format == "json pair":
+        return made.folder / f"{split}.json", made.folder / "images"
     if made.format == "roboflow":
         return made.folder / split / "_annotations.coco.json", made.folder / split
     return made.folder / "annotations" / f"instances_{split}.json", made.folder / split
@@ -147,6 +150,10 @@ def _annotation(
         alike = [id for id in categories if category and str(id[1]) == str(category[1])]
         status = UNCLEAR if alike else BAD
     shape, areas = _shape(entry, seen, options)
+    if shape == IGNORED:
+        seen.crowds += status != BAD
+        seen.bad += status == BAD
+        return
     status = max(status, shape, key=WORST.__getitem__)
     crowd = entry.get("iscrowd", 0)
     is_crowd = crowd in (1, True) and not isinstance(crowd, str)
@@ -170,8 +177,10 @@ def _shape(entry: dict[str, Any], seen: Seen, options: dict[str, Any]) -> Judged
     if not isinstance(found, list) and found not in (None, "", {}):
         return BAD, []
     if not found or found == [[]]:
-        if options.get("boxes", "error") != "rectangle" or not _is_box(entry.get("bbox")):
+        if options.get("boxes", "error") == "error" or not _is_box(entry.get("bbox")):
             return BAD, []
+        if options["boxes"] == "ignore":
+            return IGNORED, []
         left, top, width, height = entry["bbox"]
         ring = [left, top, left + width, top, left + width, top + height, left, top + height]
         return (UNCLEAR if found == [[]] else PLAIN), areas_of_rings(

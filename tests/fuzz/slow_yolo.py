@@ -162,8 +162,10 @@ def _read_line(words: list[str], classes: set[int], seen: Seen, options: dict[st
         seen.bad += 1
         return
     if len(coordinates) == 4:
-        if options.get("boxes", "error") != "rectangle":
-            seen.bad += 1
+        boxes = options.get("boxes", "error")
+        if boxes != "rectangle":
+            seen.bad += boxes == "error"
+            seen.crowds += boxes == "ignore"
             return
         x, y, width, height = coordinates
         left, right, top, bottom = x - width / 2, x + width / 2, y - height / 2, y + height / 2
