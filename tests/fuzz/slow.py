@@ -218,7 +218,9 @@ def areas_of_mask(mask: np.ndarray, parts: str) -> list[float | None]:
 def read_label_image(path: Path, seen: Seen) -> np.ndarray | None:
     """int64 (H, W), −1 for what is ignored; None where there is no such thing."""
     try:
-        if path.suffix.lower() in (".tif", ".tiff"):
+        if path.suffix == ".npy":
+            pixels = np.load(path, allow_pickle=False)
+        elif path.suffix.lower() in (".tif", ".tiff"):
             with tifffile.TiffFile(path) as file:
                 pixels = file.asarray()
                 if file.pages[0].compression.name == "JPEG":
@@ -261,7 +263,7 @@ def read_labels(made: MadeSet, part: str) -> Reading:
         return reading.spoil(BAD, f"no folder {images}")
     files = [path for path in sorted(images.rglob("*")) if is_visible(path, images)]
     others = [path for path in files if path.suffix.lower() in OTHER_SUFFIXES]
-    if others:
+    if any(path.suffix != ".npy" for path in others):
         reading.say.append(f"{others[0].name} is left out")
     files = [path for path in files if path.suffix.lower() in SUFFIXES]
     # FOLDER/day/masks is a layout of its own.
@@ -289,9 +291,9 @@ def read_labels(made: MadeSet, part: str) -> Reading:
             seen.spoil(UNCLEAR, "several label images")
         mask = found[0]
         usual = "_masks" if beside else ""
-        if mask.stem != stem + usual or mask.suffix == ".npy" or mask.parent.name == "day 1" or "day 1" in path.parts:
+        if mask.stem != stem + usual or mask.suffix == ".npy" or "day 1" in (*mask.parts, *path.parts):
             seen.spoil(UNCLEAR, f"label image {mask.name}")
-        if mask.suffix == ".npy" or seen.status == BAD:
+        if seen.status == BAD:
             continue
         values = read_label_image(mask, seen)
         if values is not None and seen.status != BAD:
