@@ -4,6 +4,10 @@ import numpy as np
 import pytest
 from fuzz.chain import TRAINED, Chain, read_slowly
 from fuzz.made import MAKERS
+from fuzz.registry import MUTATIONS
+
+PAIRS = [(format, kind) for format in MAKERS for kind in sorted({m.kind for m in MUTATIONS if format in m.formats})]
+SETS = 100
 
 
 @pytest.fixture(scope="module")
@@ -27,3 +31,10 @@ def test_valid_set_trains_on_all_instances(chain, format):
     outcome = chain.run(0, format, [])
     assert not outcome.faults
     assert outcome.outcome == TRAINED
+
+
+@pytest.mark.parametrize("seed", range(SETS))
+def test_spoilt_set_is_refused_or_trained_as_said(chain, seed):
+    format, kind = PAIRS[seed % len(PAIRS)]
+    outcome = chain.run(seed, format, [kind])
+    assert not outcome.faults, "\n".join([*outcome.mutations, outcome.message, *outcome.faults])
