@@ -24,7 +24,7 @@ def main() -> int:
     parser.add_argument("--processes", type=int, default=1)
     parser.add_argument("--format", help="Of all sets; by default each seed has its own.")
     parser.add_argument("--kinds", nargs="*", help="Of the mutations; by default each seed has its own.")
-    parser.add_argument("--pictures", action="store_true", help="Draw what a run draws.")
+    parser.add_argument("--pictures", action="store_true", help="Draw what a run draws, and keep checkpoints.")
     parser.add_argument("--show", action="store_true", help="Print every outcome, not only faults.")
     parser.add_argument("--keep", type=Path, help="A folder in which the last data set stays.")
     parser.add_argument("--out", type=Path, help="A file for the outcomes, a line of JSON each.")

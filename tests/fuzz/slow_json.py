@@ -106,6 +106,7 @@ def _image(image: Any, folder: Path, options: dict[str, Any]) -> tuple[Seen, Any
         guesses = [unquote(name), name.replace("\\", "/"), Path(name.replace("\\", "/")).name, name.strip()]
         guesses += [f"../{folder.name}/{guess}" for guess in guesses]
         guesses += [path.name for path in folder.glob("*") if path.name.lower() == name.lower()]
+        guesses += [str(path.relative_to(folder)) for path in folder.rglob(straight.name or "?")]
         for guess in guesses:
             if (folder / guess).is_file() and guess:
                 seen = look((folder / guess).resolve(), options)

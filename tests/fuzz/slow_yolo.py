@@ -25,6 +25,8 @@ def read_yolo(made: MadeSet, part: str) -> Reading:
     if not isinstance(content, dict):
         return reading.spoil(BAD, "data.yaml is no mapping")
     classes = _classes(content.get("names"), reading)
+    if "nc" in content and content["nc"] != len(classes):
+        reading.spoil(UNCLEAR, f"nc {content['nc']!r}")
     images = _images(made, content, split_of(made, part), reading)
     if reading.status == BAD:
         return reading
