@@ -42,6 +42,7 @@ def test_valid_set_trains_on_all_instances(chain, format):
     assert outcome.outcome == TRAINED
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("seed", range(SETS))
 def test_spoilt_set_is_refused_or_trained_as_said(chain, seed):
     format, kind = PAIRS[seed % len(PAIRS)]
