@@ -6,6 +6,7 @@
 import importlib
 import os
 import re
+from pathlib import Path
 from types import ModuleType
 
 import torch
@@ -36,13 +37,23 @@ def load() -> ModuleType:
     except ModuleNotFoundError as error:
         if error.name != "polarmask_ops._C":
             raise
-        raise ImportError(f"polarmask_ops: the compiled extension polarmask_ops._C is missing. {_HOW}") from error
+        raise ImportError(
+            f"polarmask_ops: the compiled extension polarmask_ops._C is missing. {_hiding_sources()}{_HOW}"
+        ) from error
     except ImportError as error:
         cuda = f"with CUDA {torch.version.cuda}" if torch.version.cuda else "without CUDA"
         raise ImportError(
             f"polarmask_ops: the compiled extension polarmask_ops._C does not load with torch {torch.__version__} "
             f"({cuda}): {error}. {_HOW}"
         ) from error
+
+
+def _hiding_sources() -> str:
+    """What to do where Python runs in a checkout, whose sources come before an installed package."""
+    package = Path(__file__).parent
+    if not (package.parent / "setup.py").is_file():
+        return ""
+    return f"These are the sources in {package.parent}: if polarmask is installed, start Python in another folder. "
 
 
 _C = load()

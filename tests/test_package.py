@@ -44,6 +44,13 @@ def test_a_missing_extension_says_how_to_build_it(unbuilt):
     assert "pip install --no-build-isolation" in last
 
 
+def test_sources_that_hide_an_installed_package_are_named(unbuilt):
+    (unbuilt / "setup.py").touch()
+    code = "import sys; sys.meta_path = [f for f in sys.meta_path if 'editable' not in str(f)]; import polarmask_ops"
+    last = run("-c", code, folder=unbuilt).stderr.strip().splitlines()[-1]
+    assert f"These are the sources in {unbuilt}: if polarmask is installed, start Python in another folder" in last
+
+
 def test_an_extension_that_does_not_load_says_why(unbuilt):
     shared = Path(_C.__file__).name
     (unbuilt / "polarmask_ops" / shared).write_bytes(b"not a library")
