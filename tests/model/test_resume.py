@@ -277,5 +277,5 @@ def test_several_hosts(args, uninterrupted, tmp_path):
 
 def first_gradients(out):
     """Those of step 1, with the decay: SGD starts its momentum with them."""
-    state = torch.load(out / "checkpoints" / "step_000000001.pt", weights_only=True)["optimizer"]["state"]
+    state = torch.load(out / "checkpoints" / "step_000000001.pt", weights_only=True)["state"]["optimizer"]["state"]
     return [entry["momentum_buffer"] for entry in state.values()]

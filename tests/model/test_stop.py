@@ -39,16 +39,16 @@ def test_a_signal_within_an_epoch_loses_no_step(uninterrupted, tmp_path, monkeyp
 def test_a_signal_in_an_evaluation_leaves_before_the_next_image(uninterrupted, tmp_path, monkeypatch, epoch):
     options = [*tiny_runs.OPTIONS, "--out", str(tmp_path)]
     calls = []
-    detect = Detector.__call__
+    detect = Detector.detect
 
-    def detect_and_signal(self, image):
+    def detect_and_signal(self, images):
         calls.append(tiny_runs.lines(tmp_path)[-1]["step"])
         if calls[-1] == 2 * epoch:
             os.kill(os.getpid(), signal.SIGTERM)
-        return detect(self, image)
+        return detect(self, images)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Detector, "__call__", detect_and_signal)
+        patch.setattr(Detector, "detect", detect_and_signal)
         patch.setattr("polarmask.draw.sample_predictions", lambda *_: None)
         with pytest.raises(SystemExit) as left:
             train_main(options)
