@@ -17,6 +17,7 @@ FORMAT = "polarmask checkpoint 2"
 FOLDER = "checkpoints"
 NAME = re.compile(r"step_(\d{9})\.pt")
 WEIGHTS = "last.safetensors", "best.safetensors"
+SHOWN = 8  # options that differ, in a message
 
 # Options that change nothing of what is learned, so that a run may go on with others.
 OUTPUT = {"out", "resume", "overwrite", "log_every", "checkpoint_every", "keep_checkpoints", "tracker"}
@@ -103,14 +104,19 @@ def find_checkpoint(out: Path, resume: str | None, overwrite: bool) -> Path | No
         If ``resume`` is a path at which nothing is.
     """
     existing = list_checkpoints(out)
-    if resume == "auto":
-        return existing[-1] if existing else None
-    path = None if resume is None else Path(resume)
+    if resume == "auto" and existing:
+        return existing[-1]
+    path = None if resume in (None, "auto") else Path(resume)
     if path is not None and not path.is_file():
         raise FileNotFoundError(f"train: expected resume to be auto or a checkpoint, got {path}")
     weights = [out / name for name in WEIGHTS if (out / name).exists()]
     if overwrite or not (existing or weights):
         return path
+    if resume == "auto":
+        raise FileExistsError(
+            f"train: {out} holds {weights[0].name} and no checkpoint to go on from; write elsewhere (--out), or give "
+            "the weights up (--overwrite true)"
+        )
     if path is not None and any(path.samefile(each) for each in existing):
         if path.samefile(existing[-1]):
             return path
@@ -197,9 +203,10 @@ def check_resumable(path: Path, checkpoint: Checkpoint, config: Config, steps_pe
             changed.discard("optim.epochs")
     if changed:
         pairs = [f"{name} {before.get(name)!r}, got {now.get(name)!r}" for name in sorted(changed)]
+        more = f"; and {len(pairs) - SHOWN} more options" if len(pairs) > SHOWN else ""
         raise ValueError(
-            f"train: expected the configuration that {path} was written with, {'; '.join(pairs)}{reason}; keep it, or "
-            "begin anew in another folder (--out)"
+            f"train: expected the configuration that {path} was written with, {'; '.join(pairs[:SHOWN])}{more}"
+            f"{reason}; give the same --config and options as before, or begin anew in another folder (--out)"
         )
 
 

@@ -80,6 +80,8 @@ class Detector:
         TypeError, ValueError, FileNotFoundError
             If that is no image; see :func:`polarmask.inputs.as_image`.
         """
+        if score is not None and not 0 <= score <= 1:
+            raise ValueError(f"detector: expected a score from 0 to 1, got {score}")
         if (images := as_images(image)) is not None:
             return [self(each, score=score) for each in images]
         (found,) = self.detect([image])  # type: ignore[list-item]

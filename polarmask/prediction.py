@@ -267,6 +267,8 @@ def _listed(names: Sequence[str | Path]) -> Iterator[tuple[Path, list[Path]]]:
             for path in files:
                 if path.is_file():
                     paths.setdefault(path.parent, []).append(path)
+        if not name.exists() and not any(paths.values()):
+            raise FileNotFoundError(f"predict: expected an image or a folder of images, got {name}: there is none")
         if not any(paths.values()):
             raise FileNotFoundError(
                 f"predict: expected an image or a folder of images ({', '.join(sorted(SUFFIXES))}), got {name}"

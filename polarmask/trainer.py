@@ -247,11 +247,11 @@ class _Run:
         return every > 0 and step % every == 0 and step % self.sampler.steps != 0
 
     def save(self) -> None:
-        """Writes the weights and a checkpoint."""
+        """Writes a checkpoint and the weights: weights without a checkpoint are those of another run."""
         self.read_pending()
         self.progress.seconds += time.perf_counter() - self.began
-        on_main(lambda: self.detector.save(self.out / "last.safetensors"))
         self.save_checkpoint()
+        on_main(lambda: self.detector.save(self.out / "last.safetensors"))
         self.began = time.perf_counter()
 
     def save_checkpoint(self) -> None:
@@ -307,6 +307,8 @@ class _Run:
         self.data: DataSet = build_data(config.data, "train", config.seed)
         self.test: DataSet | None = build_data(config.data, "test", config.seed)
         if config.overfit:
+            if config.data.test is not None:
+                raise ValueError("train: overfit evaluates on the images that it trains on; leave out data.test")
             self.data = self.test = Subset(self.data, config.overfit)
         self.loader, self.sampler = training_loader(
             self.data, config, self.accelerator.process_index, self.accelerator.num_processes
@@ -332,6 +334,8 @@ class _Run:
         elif self.test is not self.data:
             check_data(self.test, "test")
             check_categories(self.data, self.test)
+        tests = "none" if self.test is None else len(self.test)
+        print(f"training on {len(self.data)} images; images to evaluate on: {tests}", flush=True)
         categories = {str(number): name for number, name in self.data.categories.items()}
         test = None if self.test is None else _fingerprint(self.test)
         return {"categories": categories, "train": _fingerprint(self.data), "test": test}
@@ -359,8 +363,8 @@ class _Run:
         self.accelerator.print("; ".join(notes))
 
     def _write_final_metrics(self) -> None:
-        if not (self.out / "last.safetensors").exists():  # a finished run that was taken up in another folder
-            self.detector.save(self.out / "last.safetensors")
+        # After a resume of a finished run there are none, or those of the last but one checkpoint.
+        self.detector.save(self.out / "last.safetensors")
         evaluated = {} if self.test is not None else {"evaluated": False}
         metrics = {**evaluated, **self.progress.metrics, "seconds/train": self.progress.seconds}
         write_whole(self.out / "metrics.json", (json.dumps(metrics, indent=2) + "\n").encode())

@@ -1,7 +1,6 @@
 """Data sets, and batches of them."""
 
 from collections.abc import Iterator, Sequence
-from logging import DEBUG, WARNING
 from pathlib import Path
 from typing import Any, Literal, Protocol, overload
 
@@ -9,7 +8,7 @@ from ..config import DataConfig
 from .check import check_categories, check_data, mark_checked
 from .coco import Coco
 from .coco_images import annotation_file
-from .files import Files, logger
+from .files import Files, log_left_out
 from .images import DataError
 from .label_images import LabelImages
 from .label_pairs import has_label_images
@@ -72,7 +71,7 @@ def readable(data: DataSet, invalid: str, indices: Sequence[int] | None = None) 
         except DataError as error:
             if invalid == "raise":
                 raise
-            logger.log(DEBUG if getattr(data, "checked", False) else WARNING, "%s; left out", error)
+            log_left_out(data, error, f"{error}; left out")
         else:
             yield index, sample
 
@@ -153,14 +152,15 @@ def open_data(root: str | Path, splits: Sequence[str] = SPLITS["train"], config:
         If there is no such data set.
     """
     root = Path(root)
+    if not root.exists():
+        raise DataError(f"{root}: expected a data set (data.root), found no file or folder of this name")
     found = _find(root, splits, config)
     if found is None:
-        there = "" if root.exists() else "; there is nothing of this name"
         raise DataError(
             f"{root}: expected a COCO JSON file, a YOLO data.yaml, or a folder with annotations/instances_SPLIT.json, "
             f"SPLIT.json, instances_SPLIT.json, SPLIT/_annotations.coco.json, data.yaml, "
             f"ImageSets/Segmentation/SPLIT.txt, SPLIT/images and SPLIT/masks, or SPLIT/*_masks.tif, with SPLIT one of "
-            f"{', '.join(splits)}{there}"
+            f"{', '.join(splits)}"
         )
     return found
 

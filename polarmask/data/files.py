@@ -10,10 +10,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from torch import Tensor
 
 from ..config import DataConfig
 from .images import SUFFIXES, DataError, image_size, read_image
 from .instances import Instances
+from .pixels import PixelsError
 from .problems import ERRORS
 from .sample import Sample
 from .truth import annotation_entries, assembled, image_entry
@@ -100,7 +102,7 @@ class Files(ABC):
         if not 0 <= index < len(self):
             raise IndexError(f"{type(self).__name__}: expected an index below {len(self)}, got {index}")
         path = self.path(index)
-        image = read_image(path, self.config.channels)
+        image = self._read(path)
         found = self.instances(index, (image.shape[1], image.shape[2]))
         self._leave_out(index, found)
         outlines, owner = found.outlines(self.config.parts)
@@ -116,6 +118,13 @@ class Files(ABC):
             ignored = torch.tensor([n in found.ignored for n in range(len(found))], dtype=torch.bool)[owner]
             return sample.select(~crowd | ignored)
         return sample
+
+    def _read(self, path: Path) -> Tensor:
+        try:
+            return read_image(path, self.config.channels)
+        except DataError as error:
+            image_size(path)  # raises where check_data has found the same
+            raise PixelsError(str(error)) from error
 
     def ground_truth(self, indices: Sequence[int] | None = None) -> dict[str, Any]:
         """Images, annotations and categories as COCO's JSON holds them, instances with all of their parts; of all
@@ -241,3 +250,18 @@ def read_text(path: Path) -> str:
         return content.decode("utf-16" if content[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) else "utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path}: cannot be read as text: {error!s:.200}") from error
+
+
+def log_left_out(data: object, error: DataError, text: str) -> None:
+    """Warns of what is left out of a data set, unless ``check_data`` has said so.
+
+    Parameters
+    ----------
+    data : DataSet
+    error : DataError
+        Why it is left out.
+    text : str
+        A sentence with the name of the file.
+    """
+    said = getattr(data, "checked", False) and not isinstance(error, PixelsError)
+    logger.log(logging.DEBUG if said else logging.WARNING, "%s", text)

@@ -2,7 +2,6 @@
 
 from collections import defaultdict
 from collections.abc import Iterator
-from logging import DEBUG, WARNING
 from typing import Any
 
 import numpy as np
@@ -14,7 +13,7 @@ from ..config import Config
 from ..stop import ignore_stop_signals
 from . import DataSet
 from .augment import augment
-from .files import logger
+from .files import log_left_out
 from .images import DataError
 from .sample import Sample
 from .sampler import StepSampler, repeat_factors
@@ -55,8 +54,7 @@ class Augmented(Dataset[Sample]):
             except DataError as error:
                 if self.config.data.invalid == "raise":
                     raise
-                level = DEBUG if getattr(self.data, "checked", False) else WARNING
-                logger.log(level, "%s; another image takes its place", error)
+                log_left_out(self.data, error, f"{error}; another image takes its place")
             index = int(rng.integers(len(self.data)))
         raise DataError(f"expected images that can be read, found none among {TRIES}")
 

@@ -22,6 +22,10 @@ class DataError(ValueError):
     """A file that is not what a data set should hold; its name is in the message."""
 
 
+class PixelsError(DataError):
+    """An image whose header is in order and whose pixels cannot be read, which no look at headers finds."""
+
+
 @dataclass
 class Pixels:
     """What an image file holds.

@@ -11,7 +11,14 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 import polarmask
-from polarmask.checkpoint import Checkpoint, differences, list_checkpoints, load_checkpoint, save_checkpoint
+from polarmask.checkpoint import (
+    Checkpoint,
+    differences,
+    find_checkpoint,
+    list_checkpoints,
+    load_checkpoint,
+    save_checkpoint,
+)
 from polarmask.model import build_model
 from polarmask.model.backbone import load_pretrained, resnet_fpn
 from polarmask.trainer import main as train_main
@@ -229,3 +236,15 @@ def test_weights_of_another_shape_are_named(tmp_path):
     save_file({**state, "layer1.0.conv1.weight": torch.zeros(2, 3)}, tmp_path / "weights.safetensors")
     with pytest.raises(ValueError, match=r"layer1\.0\.conv1\.weight is \(2, 3\) instead of \(64, 64, 3, 3\)"):
         load_pretrained(backbone, "resnet18", str(tmp_path / "weights.safetensors"))
+
+
+def test_resume_auto_beside_weights_without_checkpoints_is_refused(tmp_path):
+    (tmp_path / "best.safetensors").write_bytes(b"kept")
+    with pytest.raises(FileExistsError, match=r"best\.safetensors and no checkpoint to go on from"):
+        find_checkpoint(tmp_path, "auto", overwrite=False)
+    assert find_checkpoint(tmp_path, "auto", overwrite=True) is None
+
+
+def test_overfit_with_images_to_evaluate_on_is_refused(data, tmp_path):
+    with pytest.raises(ValueError, match=r"leave out data\.test"):
+        train_main(arguments(data, tmp_path / "out", "--overfit", "1", "--data.test", "val"))
