@@ -5,7 +5,7 @@ import json
 import logging
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,6 +18,7 @@ from polarmask_ops import polygons_to_labels
 
 from . import draw
 from .config import Parser
+from .config_check import check_ranges
 from .data.files import list_images
 from .data.images import DARK, SUFFIXES, DataError, read_image
 from .data.pixels import Channels
@@ -423,6 +424,12 @@ def main(args: Sequence[str] | None = None) -> int:
         type=float | None,
         help="Lowest score in overlays, polygons and label images. By default the one that is kept with the weights.",
     )
+    parser.add_argument(
+        "--channels",
+        type=list[int | str] | None,
+        help="Up to three channels, or planes of a TIFF stack, that become red, green and blue, counted from 0 or by "
+        "name. By default those of the training.",
+    )
     add_limits(parser)
     parser.add_argument(
         "--tile",
@@ -434,9 +441,14 @@ def main(args: Sequence[str] | None = None) -> int:
     add_runtime(parser)
     parsed = parser.parse_args(args)
     device = device_of(parsed.device)
+    detector = limited(load(parsed.weights, device), parser, parsed)
+    if parsed.channels is not None:
+        config = replace(detector.config, data=replace(detector.config.data, channels=parsed.channels))
+        check_ranges(config, ["data"])
+        detector = replace(detector, config=config)
     with mixed("predict", parsed.precision, device):
         done = predict(
-            limited(load(parsed.weights, device), parser, parsed),
+            detector,
             parsed.images,
             parsed.out,
             parsed.score,

@@ -95,8 +95,8 @@ def chosen_channels(path: Path, channels: Channels | None, count: int, names: Se
         if count > 3:
             named = f" ({', '.join(names):.200})" if names else ""
             raise DataError(
-                f"{path}: expected at most 3 channels, got {count}{named}; data.channels says which become red, green "
-                "and blue, such as [0,1,2]"
+                f"{path}: expected at most 3 channels, got {count}{named}; data.channels (of predict: --channels) "
+                "says which become red, green and blue, such as [0,1,2]"
             )
         return list(range(count))
     numbers: list[int] = []

@@ -152,7 +152,8 @@ class Layout:
         if other not in "CS" and not stack:
             raise DataError(
                 f"{path}: expected one image, got a stack of shape {series.shape}, axes {series.axes}; if its planes "
-                "are channels, data.channels says which become red, green and blue, such as [0,1,2]"
+                "are channels, data.channels (of predict: --channels) says which become red, green and blue, such as "
+                "[0,1,2]"
             )
         check_pixels(path, *shape, limit=max_pixels)
         page = series.keyframe

@@ -99,7 +99,7 @@ def test_read_image_of_a_stack_needs_channels(tmp_path, axes):
 def test_read_image_of_more_than_three_channels_needs_channels(tmp_path):
     path = as_planes(tmp_path / "image.tif", "CYX")
     for read in (read_image, LargeTiff, check_channels):
-        with pytest.raises(DataError, match=r"image\.tif: expected at most 3 channels, got 5; data\.channels says"):
+        with pytest.raises(DataError, match=r"image\.tif: expected at most 3 channels, got 5; data\.channels .* says"):
             read(path)
     assert read_image(path, [4, 3, 2]).shape == (3, 6, 8)
 

@@ -204,3 +204,13 @@ def test_predict_exit_status_says_whether_images_failed(weights, tmp_path, capsy
     assert "1 of 2 images" in capsys.readouterr().out.splitlines()[-1]
     assert main([*options, "--overwrite", "true", str(bad)]) == 2
     assert written(tmp_path / "out") == ["images.json", "results.json"]
+
+
+def test_predict_channels_say_which_planes_of_a_stack_are_taken(weights, tmp_path):
+    stack = tmp_path / "stack.tif"
+    tifffile.imwrite(stack, np.zeros((5, 40, 40), np.uint8), photometric="minisblack")
+    options = ["--weights", weights, "--out", str(tmp_path / "out"), str(stack)]
+    assert main(options) == 2
+    assert main([*options, "--channels", "[0, 4]"]) == 0
+    with pytest.raises(ValueError, match=r"data\.channels: expected from one to three channels"):
+        main([*options, "--channels", "[0, 1, 2, 3]"])
