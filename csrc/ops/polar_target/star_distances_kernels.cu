@@ -18,13 +18,15 @@ namespace polarmask {
 namespace {
 
 constexpr int kThreads = 256;
-constexpr int kBlocks = 4;   // a multiprocessor's at least: without a wish of ours, sm_120 spills to hold six
-constexpr int kSteps = 256;  // in the table
+constexpr int kSteps = 256;                         // in the table
 constexpr int64_t kPixelsPerBlock = 16 * kThreads;  // of one ray: the table costs a sixteenth of the walks
 
 // To where a walk of StarDist's rule goes in n steps, n ≥ 1, from an even or odd row and column.
 class NearestSteps {
  public:
+  // Blocks per multiprocessor, at least: caps registers per thread. Without the bound nvcc 13 spills on sm_120.
+  static constexpr int kMinBlocks = 4;
+
   // All threads of the block come along.
   __device__ explicit NearestSteps(Vec2<double> direction)
       : direction_(direction), ahead_(0.5 / max_of(absolute(direction.x), absolute(direction.y))) {
@@ -74,6 +76,9 @@ class NearestSteps {
 
 class ExactSteps {
  public:
+  // As above. With a bound of 4, which leaves 64 registers, nvcc 13 spills on sm_90.
+  static constexpr int kMinBlocks = 3;
+
   // All threads of the block come along.
   __device__ explicit ExactSteps(Vec2<double> direction) : direction_(direction) {
     __shared__ double sides[2][kSteps];
@@ -121,7 +126,7 @@ __global__ void __launch_bounds__(kThreads) cells_kernel(StarDistancesParams<T> 
 }
 
 template <class Steps, class T>
-__global__ void __launch_bounds__(kThreads, kBlocks)
+__global__ void __launch_bounds__(kThreads, Steps::kMinBlocks)
     star_distances_kernel(StarDistancesParams<T> p, int64_t blocks_per_ray) {
   const int64_t pixels = p.height * p.width;
   for (int64_t task = blockIdx.x; task < p.num_rays * blocks_per_ray; task += gridDim.x) {
