@@ -122,4 +122,7 @@ def _names(labelmap: Path) -> list[str]:
     if not labelmap.is_file():
         return CLASSES
     lines = (line.split(":")[0].strip() for line in read_text(labelmap).splitlines())
-    return [name for name in lines if name and not name.startswith("#")][1:]
+    names = [name for name in lines if name and not name.startswith("#")]
+    if len(names) < 2:
+        raise DataError(f"{labelmap}: expected a line for the background and one for each class, got {names}")
+    return names[1:]
