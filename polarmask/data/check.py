@@ -16,7 +16,7 @@ from polarmask_ops import RLE, Outlines
 
 from ..config import DataConfig
 from .files import Files, logger
-from .images import DataError, check_channels, image_remarks, image_size, read_image
+from .images import DataError, check_channels, image_remarks, image_size, is_float, read_image
 from .instances import Instances
 from .problems import ERRORS, WARNINGS, Note, Problems
 from .sample import fit
@@ -39,11 +39,11 @@ def check_image(data: Files, index: int, note: Note, *, decode: bool = False) ->
     note : callable
         Is given a key of ERRORS and a sentence that names the file, for each problem.
     decode : bool
-        Whether the image is read as a whole, or only its header.
+        Whether the image is read as a whole, or only its header. One of floats is read in any case: it may hold NaN.
     """
     try:
         path = data.path(index)
-        if decode:
+        if decode or is_float(path):
             image = read_image(path, data.config.channels)
             size = (image.shape[1], image.shape[2])
         else:
@@ -112,6 +112,8 @@ def trained(found: Instances, config: DataConfig, whole: Outlines | None = None)
 def check_data(data: DataSet, part: Literal["train", "test"]) -> None:
     """Looks at the header of every image and at every annotation, before anything is trained on or evaluated.
 
+    Pixels are read where they are floats, which may be NaN, and of some ten other images.
+
     What does not stop training but leaves something out (annotations without area, beside their image, of images that
     are not there, …) is said in one warning, with counts and the first places.
 
@@ -138,8 +140,9 @@ def check_data(data: DataSet, part: Literal["train", "test"]) -> None:
     for kind, where in whole.problems():
         problems.note(kind, where)
     count, crowds, readable = 0, 0, 0
+    looked_at = set(_spread(indices))
     for index in indices:
-        found = check_image(whole, index, problems.note)
+        found = check_image(whole, index, problems.note, decode=index in looked_at)
         if found is None:
             continue
         readable += 1
@@ -182,9 +185,13 @@ def mark_checked(data: DataSet) -> None:
 
 def pixel_remarks(data: Files, indices: Sequence[int]) -> Iterator[tuple[str, str]]:
     """What is worth saying about the pixels of some images, evenly spread: they are read as a whole."""
-    for index in indices[:: max(len(indices) // LOOKED_AT, 1)]:
-        with suppress(DataError):  # found before, or found where the image is read
+    for index in _spread(indices):
+        with suppress(DataError):  # check_image, which reads the same images, has noted it
             yield from image_remarks(data.path(index), data.config.channels, data.config.percentiles is not None)
+
+
+def _spread(indices: Sequence[int]) -> Sequence[int]:
+    return indices[:: max(len(indices) // LOOKED_AT, 1)]
 
 
 def why_nothing(crowds: int, problems: Problems) -> str:

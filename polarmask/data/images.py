@@ -8,7 +8,17 @@ from PIL import ExifTags, Image
 from torch import Tensor
 
 from .pixels import Channels, DataError, Pixels, as_image, check_numbers, check_pixels, chosen_channels, guarded
-from .tiff import LOSSY, TRANSPARENT, LargeTiff, is_tiff, read_tiff, tiff_channels, tiff_orientation, tiff_size
+from .tiff import (
+    LOSSY,
+    TRANSPARENT,
+    LargeTiff,
+    is_tiff,
+    read_tiff,
+    tiff_channels,
+    tiff_dtype,
+    tiff_orientation,
+    tiff_size,
+)
 
 __all__ = [
     "SUFFIXES",
@@ -20,6 +30,7 @@ __all__ = [
     "image_remarks",
     "image_size",
     "inside",
+    "is_float",
     "is_turned",
     "read_image",
     "read_labels",
@@ -150,6 +161,11 @@ def check_channels(path: Path, channels: Channels | None = None) -> None:
             return 1 if image.mode in (*SINGLE, "1") else 3, []
 
     chosen_channels(path, channels, *guarded(path, count))
+
+
+def is_float(path: Path) -> bool:
+    """Whether the pixels of an image file are floats; only the header is read."""
+    return guarded(path, lambda path: is_tiff(path) and tiff_dtype(path).kind == "f")
 
 
 def is_turned(path: Path) -> bool:

@@ -106,6 +106,12 @@ def tiff_channels(path: Path, stack: bool) -> tuple[int, list[str]]:
         return 3 if layout.page.photometric in CONVERTED else layout.count, layout.names(file)
 
 
+def tiff_dtype(path: Path) -> np.dtype:
+    """The type of the pixels."""
+    with tifffile.TiffFile(path) as file:
+        return np.dtype(file.series[0].dtype)
+
+
 def tiff_orientation(path: Path) -> int:
     """As EXIF counts, from 1."""
     with tifffile.TiffFile(path) as file:

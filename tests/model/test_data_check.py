@@ -3,7 +3,9 @@
 import json
 
 import made_sets
+import numpy as np
 import pytest
+import tifffile
 from made_sets import SQUARE, write_coco
 from PIL import Image
 
@@ -221,3 +223,20 @@ def test_a_byte_order_mark_is_passed_over(tmp_path):
     (tmp_path / "a.json").write_text(json.dumps(CONTENT), encoding="utf-8-sig")
     assert [entry.key for entry in entries(tmp_path / "a.json")] == ["images", "annotations", "categories"]
     assert open_data(tmp_path / "a.json").image_id(0) == 1
+
+
+@pytest.mark.parametrize("invalid", ["raise", "skip"])
+def test_every_image_of_floats_is_looked_at(tmp_path, caplog, invalid):
+    labels = np.pad(np.ones((8, 8), np.uint8), 4)
+    for n in range(30):
+        for folder, pixels in (("images", labels / np.float32(2)), ("masks", labels)):
+            (tmp_path / folder).mkdir(exist_ok=True)
+            tifffile.imwrite(tmp_path / folder / f"{n:02}.tif", np.where(pixels, pixels, np.nan if n == 7 else 0))
+    tifffile.imwrite(tmp_path / "masks" / "07.tif", labels)
+    data = open_data(tmp_path, config=DataConfig(invalid=invalid))
+    if invalid == "raise":
+        with pytest.raises(DataError, match=r"1 images .*07\.tif: expected finite values, got NaN"):
+            check_data(data, "test")
+    else:
+        check_data(data, "test")
+        assert "left out: 1 images" in caplog.text
