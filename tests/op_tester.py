@@ -144,6 +144,13 @@ class ArgumentTester:
             for changed in self.wrong_dtypes(args):
                 assert "dtype" in self.refuses(op, changed, {}, "", ValueError)
 
+    @pytest.mark.parametrize("wrong", [torch.float8_e4m3fn, torch.complex64, torch.int8])
+    def test_meta_tensors_of_other_dtypes_are_refused(self, device, wrong):
+        for op, args in Recorder.calls_of(type(self).function, self.sample(torch.float32, device)):
+            on_meta = change_tensors(args, lambda tensor: tensor.detach().to("meta"))
+            for _, changed in change_each_tensor(on_meta, lambda tensor: tensor.to(wrong)):
+                assert "dtype" in self.refuses(op, changed, {}, "", ValueError)
+
     def test_tensors_on_two_devices_are_refused(self, device):
         """Beside a meta tensor, which torch hands to the fake."""
         name = self.name or type(self).function.__name__
