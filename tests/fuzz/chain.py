@@ -215,6 +215,8 @@ class Chain:
             return  # they may be why
         if not any(audits.values()) and "categories of the training data" not in message:
             outcome.faults.append(f"audit says that training may start; it did not: {message}")
+        if "test" in readings and readings["test"].categories != readings["train"].categories:
+            return
         if all(reading.is_plain and any(seen.areas for seen in reading.images) for reading in readings.values()):
             outcome.faults.append(f"refused though all of it is plain: {message}")
 
@@ -252,11 +254,14 @@ class Chain:
     def _predicted(self, made: MadeSet, detector: Any, outcome: Outcome) -> None:
         folder, out = made.images[made.train], self.scratch / "found"
         expected = {path.name for path in made.pictures(made.train) if look(path, made.options).status == PLAIN}
+        stems = [path.relative_to(folder).with_suffix("") for path in made.pictures(made.train)]
         try:
             predict(detector, [folder], out)
         except REFUSALS as error:
             if str(made.folder) not in str(error):
                 outcome.faults.append(f"predict: an error that names no file: {place_of(error)}")
+            if len(set(stems)) < len(stems):
+                return  # results of two images would have one name
         except Exception as error:
             outcome.faults.append(f"predict: {place_of(error)}")
             return

@@ -57,7 +57,10 @@ def other_coordinates(made: MadeSet, split: str, rng: Rng) -> str | None:
     kind = choose(rng, kinds)
 
     def change(words: list[str]) -> str:
-        words[1:] = kinds[kind](words[1:])
+        try:
+            words[1:] = kinds[kind](words[1:])
+        except ValueError:  # an earlier mutation has left no numbers there
+            return "coordinates: none"
         return f"coordinates: {kind}"
 
     return edited_line(made, split, rng, change)

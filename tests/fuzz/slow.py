@@ -61,6 +61,7 @@ class Reading:
     why: str = ""
     orphans: int = 0  # annotations of no image
     say: list[str] = field(default_factory=list)  # what must at least be mentioned
+    categories: dict[Any, str] = field(default_factory=dict)  # of COCO's JSON
 
     def spoil(self, status: str, why: str) -> "Reading":
         if (PLAIN, UNCLEAR, BAD).index(status) > (PLAIN, UNCLEAR, BAD).index(self.status):
@@ -259,15 +260,16 @@ def read_labels(made: MadeSet, part: str) -> Reading:
     parts = made.options.get("parts", "largest")
     beside = made.format == "labels beside"
     images = folder if beside else folder / "images"
-    if not images.is_dir():
-        return reading.spoil(BAD, f"no folder {images}")
+    if not images.is_dir():  # a folder of such folders is read too
+        below = any(path.is_dir() for path in folder.rglob("images"))
+        return reading.spoil(UNCLEAR if below else BAD, f"no folder {images}")
     files = [path for path in sorted(images.rglob("*")) if is_visible(path, images)]
     others = [path for path in files if path.suffix.lower() in OTHER_SUFFIXES]
     if any(path.suffix != ".npy" for path in others):
         reading.say.append(f"{others[0].name} is left out")
     files = [path for path in files if path.suffix.lower() in SUFFIXES]
     # FOLDER/day/masks is a layout of its own.
-    endings = ("_masks", "_cp_masks", "_mask", "_labels", "_label", "_seg")
+    endings = ("_cp_masks", "_masks", "_mask", "_labels", "_label", "_seg")
     masks: dict[str, list[Path]] = {}
     places = files + others if beside else sorted(path for path in (folder / "masks").rglob("*"))
     for path in places:
@@ -352,6 +354,10 @@ def _voc_image(made: MadeSet, words: list[str], classes: int) -> Seen:
     found = [path for path in (made.folder / "JPEGImages").glob("*") if path.stem == name and path.suffix in SUFFIXES]
     if not found:
         found = [path for path in (made.folder / "JPEGImages").glob("*") if path.stem == name]
+    if not found and Path(name).suffix in SUFFIXES:
+        seen = _voc_image(made, [Path(name).stem], classes)
+        seen.spoil(UNCLEAR, "a name with its suffix")
+        return seen
     if not found or "/" in name:
         return Seen(made.folder / "JPEGImages" / f"{name}.jpg", BAD, "no such image")
     seen = look(found[0], made.options)

@@ -47,7 +47,7 @@ def read_json(made: MadeSet, part: str) -> Reading:
         if not isinstance(content.get(name), list):
             return reading.spoil(BAD, f"no list of {name}")
         lists[name] = content[name]
-    categories = _categories(lists["categories"], reading)
+    reading.categories = categories = _categories(lists["categories"], reading)
     if not lists["images"] or not categories:
         return reading.spoil(BAD, "nothing there")
     owners: dict[Any, Seen] = {}
@@ -86,6 +86,8 @@ def _categories(found: list[Any], reading: Reading) -> dict[Any, str]:
             reading.spoil(UNCLEAR, "ids of categories")
         if not isinstance(each.get("name"), str) or not each["name"].strip():
             reading.spoil(UNCLEAR, "names of categories")
+        if not isinstance(each.get("supercategory", ""), str):
+            reading.spoil(UNCLEAR, "supercategories")  # which tell the root of Roboflow's from the others
         names[key] = str(each.get("name"))
     if len(set(names.values())) < len(names):
         reading.spoil(UNCLEAR, "categories of one name")

@@ -1,5 +1,6 @@
 """What a careful reader finds in YOLO's segmentation format; see ``slow.py``."""
 
+import codecs
 import re
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ def read_yolo(made: MadeSet, part: str) -> Reading:
         return reading.spoil(BAD, f"data.yaml: {type(error).__name__}")
     if not isinstance(content, dict):
         return reading.spoil(BAD, "data.yaml is no mapping")
-    classes = _classes(content.get("names"), reading)
+    classes = _classes(content.get("names"), content.get("nc"), reading)
     if "nc" in content and content["nc"] != len(classes):
         reading.spoil(UNCLEAR, f"nc {content['nc']!r}")
     images = _images(made, content, split_of(made, part), reading)
@@ -43,14 +44,19 @@ def read_yolo(made: MadeSet, part: str) -> Reading:
         elif label.is_symlink():
             seen.spoil(UNCLEAR, "a broken link to labels")
     labels = made.notes.get(split_of(made, part))
+    listed = made.format == "yolo lists"
+    pictures = {path.stem for path in made.pictures(split_of(made, part))} if listed else set()  # listed or not
     for path in labels.rglob("*.txt") if labels else []:
-        if path not in used and is_visible(path, labels) and path.stat().st_size:
+        if path not in used and path.stem not in pictures and is_visible(path, labels) and path.stat().st_size:
             reading.say.append(f"{path.name} is of no image")
     return reading
 
 
-def _classes(names: Any, reading: Reading) -> set[int]:
+def _classes(names: Any, count: Any, reading: Reading) -> set[int]:
     named = dict(enumerate(names)) if isinstance(names, list) else names
+    if named is None and type(count) is int and 0 < count < 1000:
+        reading.spoil(UNCLEAR, "a number of classes without their names")
+        return set(range(count))
     if not isinstance(named, dict) or not named:
         reading.spoil(BAD, "names")
         return set()
@@ -136,10 +142,13 @@ def _label_file(image: Path) -> Path:
 
 
 def _read_lines(label: Path, classes: set[int], seen: Seen, options: dict[str, Any]) -> None:
+    content = label.read_bytes()
     try:
-        text = label.read_bytes().decode("utf-8-sig")
+        text = content.decode("utf-8-sig")
     except UnicodeDecodeError:
-        seen.spoil(BAD, f"encoding of {label.name}")
+        marked = content[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+        seen.spoil(UNCLEAR if marked else BAD, f"encoding of {label.name}")
+        seen.unclear += content.count(b"\n")
         return
     for line in text.splitlines():
         if not line.strip():
