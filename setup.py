@@ -211,7 +211,7 @@ setuptools.setup(
         (CUDAExtension if cuda else CppExtension)(
             "polarmask_ops._C",
             sources,
-            include_dirs=[pybind11.get_include()],
+            include_dirs=[str(ROOT / "csrc"), pybind11.get_include()],
             define_macros=macros,
             extra_link_args=ld,
             extra_compile_args={"cxx": cxx, "nvcc": nvcc} if cuda else cxx,

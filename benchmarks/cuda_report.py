@@ -15,7 +15,7 @@ from typing import NamedTuple
 ROOT = Path(__file__).parents[1]
 REPORT = ROOT / "benchmarks" / "results" / "cuda-report.md"
 CHIPS = (75, 80, 86, 89, 90, 100, 120)
-FLAGS = ["-std=c++20", "-O3", "-fmad=false"]  # as in setup.py
+FLAGS = ["-std=c++20", "-O3", "-fmad=false", f"-I{ROOT / 'csrc'}"]  # as in setup.py
 
 ENTRY = re.compile(
     r"Compiling entry function '(?P<name>\w+)' for 'sm_(?P<chip>\d+)'.*?"

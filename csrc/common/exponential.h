@@ -2,7 +2,7 @@
 // GPU make the same bits, and loops over them are vectorised. Within 2 ulp.
 #pragma once
 
-#include "wide.h"
+#include "common/wide.h"
 
 namespace polarmask {
 

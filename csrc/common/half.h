@@ -1,7 +1,7 @@
 // The half precisions as storage; arithmetic happens in float. torch's own types would bring torch into the kernels.
 #pragma once
 
-#include "host_device.h"
+#include "common/host_device.h"
 
 namespace polarmask {
 

@@ -10,7 +10,7 @@
 #include <cstring>
 #include <type_traits>
 
-#include "isa.h"
+#include "common/isa.h"
 
 // Inlined, no function takes or returns a vector.
 #pragma GCC diagnostic ignored "-Wpsabi"

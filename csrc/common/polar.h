@@ -8,7 +8,7 @@
 //                ↓ y
 #pragma once
 
-#include "host_device.h"
+#include "common/host_device.h"
 
 namespace polarmask {
 

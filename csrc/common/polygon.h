@@ -1,7 +1,7 @@
 // The one even-odd predicate: masks, RLE, label images and point tests agree to the bit because all of them ask here.
 #pragma once
 
-#include "polar.h"
+#include "common/polar.h"
 
 namespace polarmask {
 

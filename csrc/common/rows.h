@@ -1,7 +1,7 @@
 // Rows of different lengths, one after the other, as the CPU loops and the kernels see them.
 #pragma once
 
-#include "host_device.h"
+#include "common/host_device.h"
 
 namespace polarmask {
 

@@ -1,7 +1,7 @@
 // Where rows begin whose lengths the kernels have found.
 #pragma once
 
-#include "host_device.h"
+#include "common/host_device.h"
 
 namespace polarmask {
 

@@ -6,9 +6,9 @@
 #include <limits>
 #include <type_traits>
 
-#include "host_device.h"
+#include "common/host_device.h"
 #ifndef __CUDACC__
-#include "lanes.h"
+#include "common/lanes.h"
 #endif
 
 namespace polarmask {

@@ -6,8 +6,8 @@
 
 #include "check.h"
 #include "ops/outlines/clip.h"
+#include "ops/outlines/cpu/pixels.h"
 #include "ops/outlines/outlines.h"
-#include "ops/outlines/pixels.h"
 
 using namespace polarmask;
 

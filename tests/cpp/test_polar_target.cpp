@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "check.h"
-#include "ops/polar_target/star_distances.h"
+#include "ops/star_distances/star_distances.h"
 
 using namespace polarmask;
 

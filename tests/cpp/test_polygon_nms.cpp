@@ -5,9 +5,9 @@
 #include <vector>
 
 #include "check.h"
-#include "common/directions.h"
+#include "common/host/directions.h"
+#include "ops/polygon_iou/cpu/queries.h"
 #include "ops/polygon_nms/neighbours.h"
-#include "ops/polygon_nms/queries.h"
 
 using namespace polarmask;
 

@@ -7,11 +7,11 @@
 #include <vector>
 
 #include "check.h"
-#include "ops/rasterize/crossing_rows.h"
-#include "ops/rasterize/encode.h"
+#include "ops/rasterize/cpu/crossing_rows.h"
 #include "ops/rasterize/rasterize.h"
-#include "ops/rasterize/rle.h"
-#include "ops/rasterize/runs.h"
+#include "ops/rle/cpu/encode.h"
+#include "ops/rle/cpu/runs.h"
+#include "ops/rle/rle.h"
 
 using namespace polarmask;
 

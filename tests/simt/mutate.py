@@ -63,7 +63,7 @@ def tests_of(kernels: list[Path]) -> list[str]:
     names: list[str] = []
     for path in kernels:
         own = path.stem.removesuffix("_kernels")
-        names += COMMON.get(path.name, [own if (ROOT / f"tests/test_{own}.py").exists() else path.parent.name])
+        names += COMMON.get(path.name, [own if (ROOT / f"tests/test_{own}.py").exists() else path.parents[1].name])
     return [f"tests/test_{name}.py" for name in dict.fromkeys(names)]
 
 
@@ -84,7 +84,7 @@ def failure(tests: list[str], folder: str) -> str | None:
 
 
 def main(stems: list[str]) -> None:
-    sources = [path for path in sorted(CSRC.rglob("*.cu*")) if not stems or path.parent.name in stems]
+    sources = [path for path in sorted(CSRC.rglob("*.cu*")) if not stems or path.parents[1].name in stems]
     kernels = {source: kernels_with(source) for source in sources}
     copy = FOLDER / "mutant" / "csrc"  # of all sources, so that what they include is found
     shutil.copytree(CSRC, copy, copy_function=shutil.copyfile, dirs_exist_ok=True)

@@ -7,7 +7,7 @@
 #include <stdexcept>
 #include <vector>
 
-#include "common/launch.cuh"
+#include "common/cuda/launch.cuh"
 
 namespace {
 

@@ -56,13 +56,15 @@ def rules(extension: bool, mutants: Mapping[Path, Path]) -> str:
 
     def compile_(source: Path, flags: str, kind: str) -> str:
         """The object of a source; the host code of plain and race is the same."""
+        # A mutant is a copy of the whole of csrc with one change: it must find the copy's headers, not the originals.
+        root = next((parent for parent in source.parents if parent.name == csrc.name), csrc)
         folder = "host" if flags == COMPILE["plain"] else kind
         target = f"{folder}/{source.relative_to(ROOT)}.o"
         if target not in compiled:
             compiled.add(target)
             if source.is_relative_to(csrc) and source.suffix == ".cpp":
                 flags += f" {to_compile}"
-            lines.append(f"build {target}: compile {source}\n  flags = {FLAGS} -I{here} -I{csrc} {flags}")
+            lines.append(f"build {target}: compile {source}\n  flags = {FLAGS} -I{here} -I{root} {flags}")
         return target
 
     def link(target: str, objects: list[str], flags: str) -> None:

@@ -3,8 +3,8 @@
 
 #include <type_traits>
 
-#include "../../common/ragged.h"
-#include "outlines.h"
+#include "common/host/ragged.h"
+#include "ops/outlines/outlines.h"
 
 namespace polarmask {
 

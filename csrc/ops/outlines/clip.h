@@ -3,8 +3,8 @@
 // border then cancels, so that no ray ends where there is no matter.
 #pragma once
 
-#include "../../common/polygon.h"
-#include "outlines.h"
+#include "common/polygon.h"
+#include "ops/outlines/outlines.h"
 
 namespace polarmask {
 

@@ -2,7 +2,7 @@
 // are both lines of runs: x and y change places, and with them the way round.
 #pragma once
 
-#include "../../common/host_device.h"
+#include "common/host_device.h"
 
 namespace polarmask {
 

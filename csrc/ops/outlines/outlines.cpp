@@ -1,12 +1,12 @@
-#include "outlines.h"
+#include "ops/outlines/outlines.h"
 
 #include <algorithm>
 #include <string>
 #include <tuple>
 #include <vector>
 
-#include "build.h"
-#include "clip.h"
+#include "ops/outlines/build.h"
+#include "ops/outlines/clip.h"
 
 namespace polarmask {
 

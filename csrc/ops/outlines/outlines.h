@@ -4,8 +4,8 @@
 
 #include <cmath>
 
-#include "../../common/polar.h"
-#include "../../common/rows.h"
+#include "common/polar.h"
+#include "common/rows.h"
 
 namespace polarmask {
 

@@ -1,9 +1,9 @@
 // What the kernels of outlines_from_masks and outlines_from_rle are given.
 #pragma once
 
-#include "../../common/rows.h"
-#include "lines.h"
-#include "outlines.h"
+#include "common/rows.h"
+#include "ops/outlines/lines.h"
+#include "ops/outlines/outlines.h"
 
 namespace polarmask {
 

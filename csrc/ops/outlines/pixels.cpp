@@ -1,11 +1,11 @@
-#include "pixels.h"
+#include "ops/outlines/cpu/pixels.h"
 
 #include <algorithm>
 #include <vector>
 
-#include "../../common/isa.h"
-#include "build.h"
-#include "pixel_shapes.h"
+#include "common/isa.h"
+#include "ops/outlines/build.h"
+#include "ops/outlines/pixel_shapes.h"
 
 namespace polarmask {
 

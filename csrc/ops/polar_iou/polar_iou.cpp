@@ -1,15 +1,15 @@
-#include "polar_iou.h"
+#include "ops/polar_iou/polar_iou.h"
 
 #include <algorithm>
 #include <numeric>
 #include <tuple>
 #include <vector>
 
-#include "../../common/check.h"
-#include "../../common/device.h"
-#include "../../common/huge_pages.h"
-#include "../../common/isa.h"
-#include "../../common/torch.h"
+#include "common/host/check.h"
+#include "common/host/device.h"
+#include "common/host/huge_pages.h"
+#include "common/host/torch.h"
+#include "common/isa.h"
 
 namespace polarmask {
 

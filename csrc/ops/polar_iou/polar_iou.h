@@ -16,10 +16,10 @@
 
 #include <cmath>
 
-#include "../../common/centerness.h"
-#include "../../common/exponential.h"
-#include "../../common/half.h"
-#include "../../common/host_device.h"
+#include "common/centerness.h"
+#include "common/exponential.h"
+#include "common/half.h"
+#include "common/host_device.h"
 
 namespace polarmask {
 

@@ -1,4 +1,4 @@
-#include "polar_target.h"
+#include "ops/polar_target/polar_target.h"
 
 #include <algorithm>
 #include <cmath>
@@ -7,12 +7,12 @@
 #include <tuple>
 #include <vector>
 
-#include "../../common/centerness.h"
-#include "../../common/check.h"
-#include "../../common/device.h"
-#include "../../common/polygon.h"
-#include "../../common/torch.h"
-#include "caster.h"
+#include "common/centerness.h"
+#include "common/host/check.h"
+#include "common/host/device.h"
+#include "common/host/torch.h"
+#include "common/polygon.h"
+#include "ops/polar_target/cpu/caster.h"
 
 namespace polarmask {
 

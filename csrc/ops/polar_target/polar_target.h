@@ -1,8 +1,8 @@
 // Which points of a detector's feature maps learn which instance. All of it in float.
 #pragma once
 
-#include "../../common/rows.h"
-#include "rays.h"
+#include "common/rows.h"
+#include "ops/polar_target/rays.h"
 
 namespace polarmask {
 

@@ -9,7 +9,7 @@
 // written for a number or for a vector of them: lanes of the CPU and threads of a GPU do the same.
 #pragma once
 
-#include "../../common/polar.h"
+#include "common/polar.h"
 
 namespace polarmask {
 

@@ -3,11 +3,11 @@
 
 #include <atomic>
 
-#include "../../common/lanes.h"
-#include "../../common/torch.h"
-#include "neighbours.h"
-#include "nms.h"
-#include "queries.h"
+#include "common/host/torch.h"
+#include "common/lanes.h"
+#include "ops/polygon_iou/cpu/queries.h"
+#include "ops/polygon_nms/neighbours.h"
+#include "ops/polygon_nms/polygon_nms.h"
 
 namespace polarmask {
 

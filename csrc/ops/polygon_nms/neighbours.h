@@ -11,8 +11,8 @@
 #include <tuple>
 #include <vector>
 
-#include "boxes.h"
-#include "order_free.h"
+#include "ops/polygon_iou/cpu/box_columns.h"
+#include "ops/polygon_iou/order_free.h"
 
 namespace polarmask {
 

@@ -1,11 +1,11 @@
 #include <algorithm>
 #include <array>
 
-#include "../../common/check.h"
-#include "../../common/device.h"
-#include "../../common/directions.h"
-#include "../../common/torch.h"
-#include "greedy.h"
+#include "common/host/check.h"
+#include "common/host/device.h"
+#include "common/host/directions.h"
+#include "common/host/torch.h"
+#include "ops/polygon_nms/greedy.h"
 
 namespace polarmask {
 

@@ -1,19 +1,19 @@
-#include "rasterize.h"
+#include "ops/rasterize/rasterize.h"
 
 #include <algorithm>
 #include <tuple>
 #include <vector>
 
-#include "../../common/check.h"
-#include "../../common/device.h"
-#include "../../common/directions.h"
-#include "../../common/isa.h"
-#include "../../common/ragged.h"
-#include "../../common/torch.h"
-#include "build_runs.h"
-#include "chains.h"
-#include "empty_masks.h"
-#include "rle.h"
+#include "common/host/check.h"
+#include "common/host/device.h"
+#include "common/host/directions.h"
+#include "common/host/ragged.h"
+#include "common/host/torch.h"
+#include "common/host/zero_masks.h"
+#include "common/isa.h"
+#include "ops/rasterize/cpu/chains.h"
+#include "ops/rle/build_runs.h"
+#include "ops/rle/rle.h"
 
 namespace polarmask {
 

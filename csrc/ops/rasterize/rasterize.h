@@ -5,9 +5,9 @@
 // No torch here: the CPU loops, the CUDA kernels and the C++ tests share this file.
 #pragma once
 
-#include "../../common/polar.h"
-#include "../../common/polygon.h"
-#include "../../common/rows.h"
+#include "common/polar.h"
+#include "common/polygon.h"
+#include "common/rows.h"
 
 namespace polarmask {
 

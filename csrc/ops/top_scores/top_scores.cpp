@@ -1,4 +1,4 @@
-#include "top_scores.h"
+#include "ops/top_scores/top_scores.h"
 
 #include <algorithm>
 #include <array>
@@ -6,9 +6,9 @@
 #include <tuple>
 #include <vector>
 
-#include "../../common/check.h"
-#include "../../common/device.h"
-#include "../../common/torch.h"
+#include "common/host/check.h"
+#include "common/host/device.h"
+#include "common/host/torch.h"
 
 namespace polarmask {
 

@@ -3,8 +3,8 @@
 
 #include <type_traits>
 
-#include "../../common/exponential.h"
-#include "../../common/half.h"
+#include "common/exponential.h"
+#include "common/half.h"
 
 namespace polarmask {
 

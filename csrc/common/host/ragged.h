@@ -1,0 +1,130 @@
+// Tensors of rows of different lengths, one after the other: row n is data[offsets[n]:offsets[n + 1]]. Checked where
+// they come in, built where they go out: on the CPU row by row, on a GPU by counting, summing and writing.
+#pragma once
+
+#include <algorithm>
+#include <numeric>
+#include <tuple>
+#include <type_traits>
+#include <vector>
+
+#include "common/host/check.h"
+#include "common/host/device.h"
+#include "common/host/torch.h"
+#include "common/rows.h"
+#include "common/scan.h"
+#include "ops/rle/runs.h"
+
+namespace polarmask {
+
+constexpr int64_t kRowsPerRaggedTask = 8;  // a row is one instance: microseconds, so a task is worth handing out
+
+#ifdef POLARMASK_WITH_CUDA
+cudaError_t launch_offsets(const int64_t* lengths, int64_t n, int64_t* offsets, int64_t* scratch, cudaStream_t stream);
+#endif
+
+// The two tensors, which the caller keeps contiguous.
+template <class T>
+Ragged<T> ragged(const char* op, const char* name, const Tensor& data, const Tensor& offsets) {
+  check_dim(op, name, data, 1, "(T,)");
+  if constexpr (std::is_same_v<T, int32_t>)
+    check_dtype(op, name, data, kInt32);
+  else
+    check_dtype(op, name, data, kUint8);
+  check_same_device(op, "offsets", offsets, name, data);
+  check_offsets(op, "offsets", offsets, data.size(0));
+  return {data.const_data_ptr<T>(), offsets.const_data_ptr<int64_t>(), offsets.size(0) - 1, data.size(0)};
+}
+
+// The tensors of polarmask_ops.RLE, which the caller keeps contiguous: run lengths of images of any size …
+inline Ragged<int32_t> checked_runs(const char* op, const Tensor& counts, const Tensor& offsets) {
+  const auto runs = ragged<int32_t>(op, "counts", counts, offsets);
+  if (const auto values = values_to_check(counts)) {
+    const int32_t* const at = values->const_data_ptr<int32_t>();
+    int32_t least = 0;  // by vectors, which a search would not use
+    for (int64_t k = 0; k < runs.total; ++k) least = std::min(least, at[k]);
+    for (int64_t k = 0; least < 0; ++k)  // ends at the first of them
+      check(at[k] >= 0, op, ": expected counts not to be negative, got ", at[k], " at index ", k);
+  }
+  return runs;
+}
+
+// … and of this one.
+inline Ragged<int32_t> checked_runs(const char* op, const Tensor& counts, const Tensor& offsets, ImageSize size) {
+  const auto runs = checked_runs(op, counts, offsets);
+  const auto values = values_to_check(counts), begins = values_to_check(offsets);
+  if (!values || !begins) return runs;
+  const Ragged<int32_t> here{values->const_data_ptr<int32_t>(), begins->const_data_ptr<int64_t>(), runs.size,
+                             runs.total};
+  for (int64_t n = 0; n < here.size; ++n)
+    check(fits(here.row(n), here.length(n), size.height * size.width), op, ": expected the counts of instance ", n,
+          " to sum to ", size.height, " * ", size.width);
+  return runs;
+}
+
+// Data and offsets of `size` rows. make_worker() gives each thread its own append(n, row), with its own scratch memory.
+// A row has elements of type T: numbers, or arrays of them, which then are the second dimension of the data.
+template <class T, class Number = T, class MakeWorker>
+std::tuple<Tensor, Tensor> build_ragged(int64_t size, const Tensor& like, ScalarType dtype, MakeWorker&& make_worker,
+                                        int64_t rows_per_task = kRowsPerRaggedTask) {
+  const int64_t num_tasks = ceil_div(size, rows_per_task);
+  std::vector<std::vector<T>> parts(num_tasks);
+  const Tensor offsets_out = allocate(like, {size + 1}, ScalarType::Long);
+  auto* offsets = offsets_out.mutable_data_ptr<int64_t>();
+  offsets[0] = 0;
+  parallel_for(0, num_tasks, 1, [&](int64_t first, int64_t last) {
+    auto append = make_worker();
+    for (int64_t task = first; task < last; ++task) {
+      auto& part = parts[task];
+      for (int64_t n = task * rows_per_task; n < std::min(size, (task + 1) * rows_per_task); ++n) {
+        const size_t before = part.size();
+        append(n, part);
+        offsets[n + 1] = static_cast<int64_t>(part.size() - before);
+      }
+    }
+  });
+  std::partial_sum(offsets, offsets + size + 1, offsets);
+  constexpr int64_t kWidth = sizeof(T) / sizeof(Number);
+  const int64_t total = offsets[size];
+  const Tensor data_out =
+      std::is_same_v<T, Number> ? allocate(like, {total}, dtype) : allocate(like, {total, kWidth}, dtype);
+  auto* data = reinterpret_cast<T*>(data_out.mutable_data_ptr<Number>());
+  for (const auto& part : parts) data = std::copy(part.begin(), part.end(), data);
+  return {data_out, offsets_out};
+}
+
+// Offsets [rows + 1] of rows whose lengths kernels find, and where the last one ends.
+struct CountedRows {
+  Tensor offsets;
+  int64_t total;
+};
+
+// count(lengths [rows], stream) returns a cudaError_t. Waits for the device, to learn the total.
+template <class Count>
+CountedRows count_by_kernels(const char* op, int64_t rows, const Tensor& like, Count&& count) {
+  CountedRows counted{allocate(like, {rows + 1}, ScalarType::Long), 0};
+  const Tensor scratch = allocate(like, {kScanScratch}, ScalarType::Long);
+  auto* const offsets = counted.offsets.mutable_data_ptr<int64_t>();
+  run_kernels(op, like, [&](auto stream) {
+    auto error = count(offsets + 1, stream);
+    if (error == decltype(error){})
+      error = launch_offsets(offsets + 1, rows, offsets, scratch.mutable_data_ptr<int64_t>(), stream);
+    return error == decltype(error){} ? read_back(counted.total, offsets + rows, stream) : error;
+  });
+  return counted;
+}
+
+// build_ragged by kernels: count(lengths [size], stream), then emit(data, offsets [size + 1], stream), which writes the
+// rows; both return a cudaError_t. `item` is the shape of an element.
+template <class Count, class Emit>
+std::tuple<Tensor, Tensor> build_ragged_by_kernels(const char* op, int64_t size, const Tensor& like, ScalarType dtype,
+                                                   const std::vector<int64_t>& item, Count&& count, Emit&& emit) {
+  const CountedRows counted = count_by_kernels(op, size, like, count);
+  std::vector<int64_t> shape{counted.total};
+  shape.insert(shape.end(), item.begin(), item.end());
+  const Tensor data = allocate(like, shape, dtype);
+  run_kernels(op, like, [&](auto stream) { return emit(data, counted.offsets.const_data_ptr<int64_t>(), stream); });
+  return {data, counted.offsets};
+}
+
+}  // namespace polarmask
