@@ -54,6 +54,8 @@ class Voc(Files):
             self.suffixes[name] = ", ".join([*filter(None, [self.suffixes.get(name)]), path.suffix])
         lines = [line.strip() for line in read_text(listed).splitlines()]
         self.names = [self._name(line) for line in lines if line]
+        for name in self.names:
+            inside(folder, name)
         if not self.names:
             raise DataError(f"{listed}: expected names of images, a line each, found none")
         several = [name for name in self.names if ", " in self.suffixes.get(name, "")]
@@ -69,7 +71,7 @@ class Voc(Files):
 
     def path(self, index: int) -> Path:
         name = self.names[index]
-        return inside(self.root / "JPEGImages", name + self.suffixes.get(name, ".jpg"))
+        return self.root / "JPEGImages" / f"{name}{self.suffixes.get(name, '.jpg')}"
 
     def _name(self, line: str) -> str:
         """The image that a line names: with or without its suffix, and perhaps before other columns."""
@@ -80,8 +82,7 @@ class Voc(Files):
         return line.split()[0]
 
     def sources(self, index: int) -> list[Path]:
-        name = self.names[index] + ".png"
-        return [inside(self.root / folder, name) for folder in FOLDERS[1:]]
+        return [self.root / folder / f"{self.names[index]}.png" for folder in FOLDERS[1:]]
 
     def instances(self, index: int, size: tuple[int, int]) -> Instances:
         objects, classes = (self._labels(folder, index, size) for folder in FOLDERS[1:])
@@ -105,7 +106,7 @@ class Voc(Files):
         return found
 
     def _labels(self, folder: str, index: int, size: tuple[int, int]) -> np.ndarray:
-        path = inside(self.root / folder, self.names[index] + ".png")
+        path = self.root / folder / f"{self.names[index]}.png"
         labels = read_labels(path)
         if labels.shape != size:
             raise DataError(f"{path}: expected labels of the image's size {size}, got {labels.shape}")

@@ -91,8 +91,9 @@ def name_of(seen: Seen) -> str:
 
 def mentioned(said: list[str], images: int, instances: int, orphans: int) -> bool:
     """Whether the messages hold the number of what is left out, or are as many."""
+    sums = {sum(map(int, re.findall(r"(?:: |; )(\d+) annotations", line))) for line in said}
     wanted = {n for n in (images, instances, images + instances, images + instances + orphans) if n}
     numbers = [int(number) for line in said for number in re.findall(r"(?<![\w./:-])\d+(?![\w/:-]|\.\w)", line)]
     parts_said = (not images or images in numbers) and (not instances or instances in numbers)
     parts_said &= not orphans or orphans in numbers
-    return bool(wanted & set(numbers)) or parts_said or len(said) >= images + instances + orphans
+    return bool(wanted & {*numbers, *sums}) or parts_said or len(said) >= images + instances + orphans

@@ -18,8 +18,8 @@ from shapely.geometry import Polygon, box
 from .made import MadeSet
 
 PLAIN, UNCLEAR, BAD = "plain", "unclear", "bad"
-SUFFIXES = {".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp"}
-OTHER_SUFFIXES = {".gif", ".jp2", ".lsm", ".npy"}
+SUFFIXES = {".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp", ".gif"}
+OTHER_SUFFIXES = {".jp2", ".lsm", ".npy"}
 SMALLEST = 1.0  # square pixels: instances with less are not trained on by default
 
 

@@ -36,6 +36,9 @@ def read_yolo(made: MadeSet, part: str) -> Reading:
         seen = look(path, made.options)
         reading.images.append(seen)
         label = _label_file(path)
+        if label.with_suffix(".TXT").exists() and not label.exists():
+            label = label.with_suffix(".TXT")
+            seen.spoil(UNCLEAR, f"{label.name} in upper case")
         used.add(label)
         if label.is_dir():
             seen.spoil(BAD, f"{label.name} is a folder")
