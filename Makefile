@@ -62,7 +62,7 @@ $(VENV)/.built: $(VENV)/.installed $(SOURCES)
 	@touch $@
 
 demo: setup
-	$(BIN)/python -m polarmask.train --config nuclei --out runs/demo --overwrite true
+	$(BIN)/python -m polarmask.train --config nuclei --out runs/demo --overwrite
 
 test-demo: demo
 	$(BIN)/python tests/try_demo.py runs/demo/metrics.json

@@ -1,21 +1,38 @@
 """PolarMask: the reference model, its trainer, evaluation and prediction."""
 
 import importlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .ablation import ablate
     from .config import Config, load_config
     from .detector import Detector, load
     from .evaluation import evaluate
     from .model import PolarHead, PolarMask
+    from .model.released import convert
     from .prediction import predict
     from .trainer import train
 
-__all__ = ["Config", "Detector", "PolarHead", "PolarMask", "evaluate", "load", "load_config", "predict", "train"]
+__all__ = [
+    "Config",
+    "Detector",
+    "PolarHead",
+    "PolarMask",
+    "ablate",
+    "convert",
+    "evaluate",
+    "load",
+    "load_config",
+    "predict",
+    "train",
+]
 
-# Modules by the names that they define. They are imported when a name is first used: torch alone takes seconds, and
-# programs set environment variables before it.
+# The modules of the public names. A module is imported when one of its names is first used, since torch alone takes
+# seconds to load, and programs set environment variables before that.
 _HOMES = {
+    "ablate": "ablation",
     "Config": "config",
     "load_config": "config",
     "Detector": "detector",
@@ -23,6 +40,7 @@ _HOMES = {
     "evaluate": "evaluation",
     "PolarHead": "model",
     "PolarMask": "model",
+    "convert": "model.released",
     "predict": "prediction",
     "train": "trainer",
 }
@@ -44,9 +62,15 @@ def __dir__() -> list[str]:
 
 
 def _import(name: str) -> Any:
-    """A module of this package; an ImportError that names the extra where one of its dependencies is missing."""
-    try:
+    with _naming_the_extra():
         return importlib.import_module(f".{name}", __name__)
+
+
+@contextmanager
+def _naming_the_extra() -> Iterator[None]:
+    """Turns the error of a missing dependency into an ImportError that names the extra to install."""
+    try:
+        yield
     except ModuleNotFoundError as error:
         missing = (error.name or "").split(".")[0]
         if missing in ("", "polarmask", "polarmask_ops"):

@@ -14,11 +14,12 @@ from typing import Any, Literal, NoReturn, Union, get_args, get_origin
 import yaml
 from jsonargparse import ArgumentError, ArgumentParser, Namespace, set_parsing_settings
 
-from .command import say
+from .cli.errors import say
 from .config_check import check_config as check_config
 from .config_check import check_ranges
 
 CONFIGS = Path(__file__).parent / "configs"
+BOOLEANS = {"true", "false", "yes", "no", "on", "off"}  # of YAML
 set_parsing_settings(docstring_parse_attribute_docstrings=True)  # --help shows what stands below the fields
 
 
@@ -322,6 +323,7 @@ class Parser(ArgumentParser):
     stand. A configuration may stand on others, ``base: NAME`` or a list; one that is reached twice counts once.
     Option names are written out; an unknown one is an error that suggests the nearest. Errors are one sentence.
     A configuration or a command line that sets ``data.root`` without ``data.dataset`` means files.
+    An option that is true or false may be given without a value, ``--overwrite``, which means true.
 
     Attributes
     ----------
@@ -340,10 +342,11 @@ class Parser(ArgumentParser):
     def parse_args(self, args: Sequence[str] | None = None, *rest: Any, **kwargs: Any) -> Namespace:  # type: ignore[override]
         configs: list[str] = []
         others: list[str] = []
-        remaining = iter(sys.argv[1:] if args is None else args)
-        for arg in remaining:
+        remaining = list(sys.argv[1:] if args is None else args)
+        while remaining:
+            arg = remaining.pop(0)
             if arg == "--config" or arg.startswith("--config="):
-                name = arg.removeprefix("--config=") if "=" in arg else next(remaining, "")
+                name = arg.removeprefix("--config=") if "=" in arg else remaining.pop(0) if remaining else ""
                 for content in self._with_bases(self._find(name)).values():
                     configs += ["--config", yaml.safe_dump(_as_files(content))]
             else:
@@ -351,12 +354,23 @@ class Parser(ArgumentParser):
                     name = arg[2:].split("=")[0]
                     self._check_name(name, "--")
                     if name in self._unused:
-                        self.error(f"--{name} has no effect on {self.prog.removeprefix('python -m ')}; leave it out")
+                        self.error(f"--{name} has no effect on {self._program}; leave it out")
                     self.given.add(name.removesuffix("+"))
+                    if self._is_flag(arg, remaining[:1]):
+                        arg += "=true"
                 others.append(arg)
         if "data.root" in self.given and "data.dataset" not in self.given:
             configs += ["--config", yaml.safe_dump({"data": {"dataset": "files"}})]
         return super().parse_args([*configs, *others], *rest, **kwargs)
+
+    def _is_flag(self, arg: str, following: Sequence[str]) -> bool:
+        """Returns true if an argument is an option of type bool without a value; ``following`` is the next argument."""
+        if getattr(self._option_string_actions.get(arg), "_typehint", None) is not bool:
+            return False
+        if not following or following[0].startswith("-"):
+            return True
+        # Where there are positional arguments, the next one may be one of them.
+        return bool(self._get_positional_actions()) and following[0].lower() not in BOOLEANS
 
     def leave_out(self, names: Iterable[str]) -> None:
         """Options that this program does not use: not shown by --help, and refused on the command line.
@@ -381,8 +395,13 @@ class Parser(ArgumentParser):
         sentence = self._sentence(message)
         if not self.exit_on_error:
             raise ArgumentError(None, sentence) from ex
-        say(f"{self.prog.removeprefix('python -m ')}: {sentence}; --help lists the options")
+        say(f"{self._program}: {sentence}; --help lists the options")
         self.exit(2)
+
+    @property
+    def _program(self) -> str:
+        """The program's name in errors, such as ``polarmask.train``."""
+        return self.prog.replace(" ", ".")
 
     def _sentence(self, message: str) -> str:
         """What jsonargparse says in several lines of its own words, as option, expected, got."""

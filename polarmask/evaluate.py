@@ -1,10 +1,12 @@
-"""``python -m polarmask.evaluate --weights FILE``: mask and box AP of a detector."""
+"""``python -m polarmask.evaluate`` runs ``polarmask evaluate``; imported, this module is replaced by the function."""
 
 import sys
 
-from .command import Program, run
+import polarmask
 
 if __name__ == "__main__":
-    run("evaluation")
-else:
-    sys.modules[__name__].__class__ = Program
+    from polarmask.cli import main
+
+    main(["evaluate", *sys.argv[1:]])
+
+sys.modules[__name__] = polarmask.evaluate  # type: ignore[assignment]  # the import binds it to the name polarmask.evaluate

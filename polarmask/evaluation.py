@@ -1,13 +1,11 @@
 """Mask, box and boundary AP of a detector, and one-to-one matching."""
 
-import json
 import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from copy import copy, deepcopy
-from dataclasses import asdict, dataclass, fields, replace
-from pathlib import Path
+from dataclasses import dataclass, fields, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,24 +15,17 @@ from torch import Tensor
 
 from polarmask_ops import polygons_to_rle
 
-from . import draw
-from .config import Config, DataConfig, EvalConfig, Parser
-from .data import DataSet, check_data, data_to_evaluate, mark_checked, readable
+from .config import Config, EvalConfig
+from .data import DataSet, readable
 from .data.sample import Sample
-from .detector import Detector, load
-from .files import write_whole
+from .detector import Detector
 from .matching import Matching, match, match_by_score
 from .model import Cuts
-from .runtime import add_limits, add_runtime, all_or_none, device_of, limited, mixed, on_main, processes
+from .runtime import all_or_none, processes
 
 KINDS = "segm", "bbox", "boundary"
 SCORES = tuple(k / 20 for k in range(1, 20))  # thresholds to choose from
 OVERLAPS = (0.3, 0.4, 0.5, 0.6)  # and of NMS
-TRAINING_ONLY = [  # options of data that only training uses
-    *(f"data.{name}" for name in ("parts", "min_area", "min_side", "keep_empty", "repeat", "train_heights", "crop")),
-    *(f"data.{name}" for name in ("rotate", "scale", "flip", "jitter", "mosaic", "copy_paste", "photometric")),
-    *(f"data.{name}" for name in ("group_by_aspect", "repeat_rare", "workers")),
-]
 AREAS = {"": 0, "s": 1, "m": 2, "l": 3}  # all; below 32² pixels; to 96²; above
 
 
@@ -284,12 +275,6 @@ def with_thresholds(detector: Detector, score: float, nms: float) -> Detector:
     return replace(detector, model=model, config=config)
 
 
-def show(metrics: dict[str, float]) -> None:
-    """Prints a line for each number."""
-    for name, value in metrics.items():
-        print(f"{name:>24}: {value:.4f}")
-
-
 def _counts(results: list[dict[str, Any]], config: EvalConfig) -> dict[str, int]:
     """Detections of an image that recall is measured with, by the names of the metrics."""
     if config.max_dets is not None:
@@ -315,61 +300,3 @@ def _evaluate(
 def _mean(precision: np.ndarray) -> float:
     """COCO's mean: −1 stands for nothing to find."""
     return float(precision[precision > -1].mean()) if (precision > -1).any() else -1.0
-
-
-def main(args: Sequence[str] | None = None) -> None:
-    """The command line."""
-    parser = Parser(description=__doc__, prog="python -m polarmask.evaluate")
-    parser.add_argument("--weights", required=True, help="File that polarmask.train or polarmask.convert wrote.")
-    parser.add_argument(
-        "--out", help="Folder for metrics.json, results.json (COCO), precision_recall.png and matching.png."
-    )
-    parser.add_argument(
-        "--choose_thresholds",
-        type=bool,
-        default=False,
-        help="First choose score and NMS threshold by the best F1 on these data, and keep them in the weights' file.",
-    )
-    add_limits(parser)
-    add_runtime(parser)
-    parser.add_class_arguments(DataConfig, "data")
-    parser.add_class_arguments(EvalConfig, "eval")
-    parser.leave_out(TRAINING_ONLY)
-    kept = load(parser.parse_args(args).weights)
-    # what is not given is as it was in training
-    for part in ("data", "eval"):
-        values = asdict(getattr(kept.config, part))
-        parser.set_defaults({f"{part}.{name}": value for name, value in values.items()})
-    parsed = parser.instantiate(parser.parse_args(args))
-    detector = limited(kept, parser, parsed)
-    config = replace(detector.config, data=parsed.data, eval=parsed.eval)
-    parser.check(config)
-    asked = replace(detector, config=config)
-    limit = config.model.max_detections
-    if config.eval.max_dets is not None and limit is not None and "max_detections" not in parser.given:
-        # Images that are denser than those of the training are looked at to the end.
-        asked = asked.with_limits(max_detections=max(limit, *config.eval.max_dets))
-    data = data_to_evaluate(config.data, config.seed)
-    device = device_of(parsed.device)
-    on_main(lambda: check_data(data, "test"))
-    mark_checked(data)  # in the other processes, too
-    asked.model.to(device)
-    if parsed.out is not None:
-        Path(parsed.out).mkdir(parents=True, exist_ok=True)  # fails now, not after the evaluation
-    with mixed("evaluate", parsed.precision, device):
-        if parsed.choose_thresholds:
-            chosen = choose_thresholds(asked, data, distributed=True)
-            asked = with_thresholds(asked, chosen.score, chosen.nms)
-            if processes().is_main_process:
-                with_thresholds(kept, chosen.score, chosen.nms).save(parsed.weights)
-                print(f"kept in {parsed.weights}: score {chosen.score}, NMS {chosen.nms}, F1 {chosen.f1:.4f}")
-        evaluation = evaluate(asked, data, distributed=True)
-    if not processes().is_main_process:
-        return
-    show(evaluation.metrics)
-    if parsed.out is not None:
-        out = Path(parsed.out)
-        write_whole(out / "metrics.json", (json.dumps(evaluation.metrics, indent=2) + "\n").encode())
-        write_whole(out / "results.json", json.dumps(evaluation.results).encode())
-        draw.precision_recall(evaluation.precision, out / "precision_recall.png")
-        draw.matching(evaluation.matching, out / "matching.png")

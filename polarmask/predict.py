@@ -1,10 +1,12 @@
-"""``python -m polarmask.predict --weights FILE IMAGES --out FOLDER``: instances of any images."""
+"""``python -m polarmask.predict`` runs ``polarmask predict``; imported, this module is replaced by the function."""
 
 import sys
 
-from .command import Program, run
+import polarmask
 
 if __name__ == "__main__":
-    run("prediction")
-else:
-    sys.modules[__name__].__class__ = Program
+    from polarmask.cli import main
+
+    main(["predict", *sys.argv[1:]])
+
+sys.modules[__name__] = polarmask.predict  # type: ignore[assignment]  # the import binds it to the name polarmask.predict

@@ -1,15 +1,11 @@
 """Where a network runs, and how precisely: the options that evaluation and prediction share."""
 
 from collections.abc import Callable
-from typing import Literal, TypeVar, cast
+from typing import TypeVar, cast
 
 import torch
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list, gather_object
-from jsonargparse import Namespace
-
-from .config import Parser
-from .detector import Detector
 
 FAILED = 2  # the exit status of a process that ends because another one failed
 
@@ -49,34 +45,6 @@ def on_main(function: Callable[[], Result]) -> Result:
     """Calls a function in the main process alone; all get its result, or end as with :func:`all_or_none`."""
     result = all_or_none(lambda: function() if processes().is_main_process else None)
     return cast(Result, broadcast_object_list([result])[0])
-
-
-def add_runtime(parser: Parser) -> None:
-    """Adds ``--device`` and ``--precision``."""
-    parser.add_argument(
-        "--device", type=str | None, help="Where the network runs, such as cuda:1. By default a GPU where there is one."
-    )
-    parser.add_argument(
-        "--precision", type=Literal["no", "bf16", "fp16"], default="no", help="Mixed precision; no: float32."
-    )
-
-
-def add_limits(parser: Parser) -> None:
-    """Adds ``--max_detections`` and ``--max_candidates``."""
-    parser.add_argument(
-        "--max_detections", type=int | None, help="Detections of an image; null: all. By default as with the weights."
-    )
-    parser.add_argument(
-        "--max_candidates",
-        type=int | None,
-        help="Points of each level that are looked at; null: all. By default as with the weights.",
-    )
-
-
-def limited(detector: Detector, parser: Parser, parsed: Namespace) -> Detector:
-    """The detector with the limits that stand on the command line."""
-    names = [name for name in ("max_detections", "max_candidates") if name in parser.given]
-    return detector.with_limits(**{name: parsed[name] for name in names})
 
 
 def device_of(name: str | None) -> torch.device:

@@ -1,10 +1,12 @@
-"""``python -m polarmask.train --config NAME``: trains, evaluates, and keeps weights, metrics and pictures."""
+"""``python -m polarmask.train`` runs ``polarmask train``; imported, this module is replaced by the function."""
 
 import sys
 
-from .command import Program, run
+import polarmask
 
 if __name__ == "__main__":
-    run("trainer")
-else:
-    sys.modules[__name__].__class__ = Program
+    from polarmask.cli import main
+
+    main(["train", *sys.argv[1:]])
+
+sys.modules[__name__] = polarmask.train  # type: ignore[assignment]  # the import binds it to the name polarmask.train

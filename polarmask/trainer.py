@@ -5,7 +5,7 @@ import logging
 import signal
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import nullcontext
 from itertools import islice
 from pathlib import Path
@@ -28,25 +28,25 @@ from .checkpoint import (
     load_checkpoint,
     save_checkpoint,
 )
-from .config import Config, check_config, parse_config, to_dict
+from .config import Config, check_config, to_dict
 from .data import DataError, DataSet, build_data, check_categories, check_data, mark_checked
 from .data.loader import batches, training_loader
 from .data.subset import Subset
 from .detector import Detector
-from .evaluation import evaluate, show
+from .evaluation import evaluate
 from .files import write_whole
 from .model import PolarMask, build_model
 from .model.backbone import load_pretrained
 from .model.loss import normalizers
 from .optim import MovingAverage, build_optimizer, schedule, skip_unless
 from .progress import ProgressLine
-from .run_folder import FILES, claimed, prepare_folder
-from .runtime import FAILED, all_or_none, check_precision, on_main, processes
+from .run_folder import claimed, prepare_folder
+from .runtime import FAILED, all_or_none, check_precision, on_main
 from .step_report import Part, StepReport, image_names
 from .stop import StopSignal
 from .tracking import Tracking, check_tracker
 
-__all__ = ["FILES", "TERMINATED", "main", "train"]
+__all__ = ["TERMINATED", "train"]
 
 TERMINATED = 128 + signal.SIGTERM  # the exit status of a run that SIGTERM stopped
 
@@ -386,19 +386,3 @@ def _fingerprint(data: DataSet) -> dict[str, Any]:
 
 def _to(target: dict[str, Any], device: torch.device) -> dict[str, Any]:
     return {name: value.to(device, non_blocking=True) for name, value in target.items()}
-
-
-def main(args: Sequence[str] | None = None) -> None:
-    """The command line."""
-    config = parse_config(args, description=__doc__, prog="python -m polarmask.train")
-    train(config)
-    if not processes().is_main_process:
-        return
-    metrics = json.loads((Path(config.out) / "metrics.json").read_text())
-    if not metrics.pop("evaluated", True):
-        print("nothing was evaluated: there are no images for it")
-    show(metrics)
-    for name, about in FILES.items():
-        path = Path(config.out) / name
-        if path.exists():
-            print(f"{path}: {about}")

@@ -25,7 +25,7 @@ import torch
 from safetensors.torch import load_file
 
 from polarmask.checkpoint import list_checkpoints
-from polarmask.command import run
+from polarmask.cli import run
 from polarmask.files import TEMPORARY
 from polarmask.run_folder import LOCK
 
@@ -71,8 +71,7 @@ def train_as_rank(options: list[str], log: Path, rank: int, processes: int, port
         os.environ.update({name: str(number) for name, number in numbers.items()})
         os.environ.update({"MASTER_ADDR": "localhost", "MASTER_PORT": str(port)})
     multiprocessing.set_start_method("fork", force=True)  # of the loader's workers, as in the program
-    sys.argv = ["polarmask.train", *options]
-    run("trainer")
+    run("train", options)
 
 
 class Training:

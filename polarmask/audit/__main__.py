@@ -1,5 +1,7 @@
-"""``python -m polarmask.audit PATH``: looks at a data set; the exit status says whether training may start."""
+"""``python -m polarmask.audit`` is the same as ``polarmask audit``."""
 
-from ..command import run
+import sys
 
-run("audit.report")
+from ..cli import main
+
+main(["audit", *sys.argv[1:]])

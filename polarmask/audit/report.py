@@ -1,11 +1,9 @@
-"""The audit as tables, plots and pictures; the command line."""
+"""The audit as tables, plots and pictures."""
 
 import base64
 import io
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from jinja2 import Environment, PackageLoader
@@ -14,22 +12,15 @@ from PIL import Image, ImageDraw
 from rich.box import SIMPLE
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import track
 from rich.table import Column, Table
 
 from .. import draw
-from ..config import Config, Parser, option_names
-from ..data import SPLITS, DataError, open_data
+from ..data import DataError
 from ..data.images import read_image
 from ..data.problems import ERRORS, WARNINGS
 from ..files import write_whole
-from .collect import RAYS, Audit, ClassAudit, Worst, audit, bin_edges, nearest_rays, suggest
+from .collect import RAYS, Audit, ClassAudit, Worst, bin_edges, nearest_rays, suggest
 
-USED = {  # options
-    *(f"model.{name}" for name in ("num_rays", "strides", "ranges", "center_radius")),
-    *(f"data.{name}" for name in ("train", "test", "images", "channels", "parts", "invalid", "crowd", "boxes")),
-    *(f"data.{name}" for name in ("min_area", "min_side", "resize", "keep_aspect")),
-}
 TERMINAL_CLASSES = 20
 PLOTTED_CLASSES = 30
 MARGIN = 0.3  # around a picture's instance, as a share of its size
@@ -203,38 +194,3 @@ def _png(picture: Figure | Image.Image) -> str:
     else:
         picture.save(file, "png")
     return base64.b64encode(file.getvalue()).decode()
-
-
-def main(args: Sequence[str] | None = None) -> int:
-    """The command line; 0: training may start, 1: it may not."""
-    parser = Parser(description=__doc__, prog="python -m polarmask.audit")
-    parser.add_argument("root", help="What data.root takes: a JSON or YAML file, or a folder.")
-    parser.add_argument("--report", default="runs/audit", help="Folder for index.html and problems.csv.")
-    parser.add_argument("--part", choices=["train", "test"], default="train", help="Which split of a folder.")
-    parser.add_argument("--quick", action="store_true", help="Look at the headers of images only.")
-    parser.add_class_arguments(Config)
-    parser.leave_out(option_names(Config()) - USED)
-    parsed = parser.parse_args(args)
-    parts = parser.instantiate(parsed)
-    config = Config(model=parts.model, data=replace(parts.data, root=parsed.root, dataset="files"))
-    parser.check(config)
-    console = Console()
-    try:
-        split = config.data.train if parsed.part == "train" else config.data.test
-        data = open_data(parsed.root, [split] if split else SPLITS[parsed.part], config.data)
-    except DataError as error:
-        console.print(f"[red]training may not start:[/red] {escape(str(error))}", soft_wrap=True)
-        return 1
-    out = Path(parsed.report)
-    out.mkdir(parents=True, exist_ok=True)
-
-    def progress(indices: Iterator[int]) -> Any:
-        return track(indices, "audit", total=len(data), console=Console(stderr=True), transient=True)
-
-    result = audit(data, config, out / "problems.csv", not parsed.quick, progress)
-    show(result, console)
-    write_html(result, out / "index.html")
-    console.print(
-        f"{out / 'index.html'}: the same with plots and pictures; problems.csv: every problem", soft_wrap=True
-    )
-    return 1 if result.reasons else 0

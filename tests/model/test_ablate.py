@@ -2,7 +2,9 @@ import json
 
 import pytest
 
-from polarmask.ablate import GRIDS, Row, ablate, main, table
+from polarmask.ablation import Row, ablate, table
+from polarmask.ablations import GRIDS
+from polarmask.cli.ablate import main
 from polarmask.config import load_config
 
 TINY = ["--model.channels", "32", "--model.depth", "1", "--data.size", "64", "--data.count", "8"]

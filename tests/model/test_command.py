@@ -1,13 +1,18 @@
 """How the programs start, and how a user's errors end."""
 
+import importlib
 import os
 import subprocess
 import sys
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 import polarmask
-from polarmask import command
+from polarmask import cli
+from polarmask.cli.errors import sentence
+from polarmask.cli.predict import build_parser
 from polarmask.config import (
     CONFIGS,
     Config,
@@ -30,14 +35,14 @@ def python(*arguments, **environment):
 def ended(monkeypatch, capsys, error, *arguments):
     """Exit status and stderr of a program whose main raises an error."""
 
-    def fail():
+    def fail(args):
+        assert "--traceback" not in args
         raise error
 
-    monkeypatch.setattr(sys, "argv", ["program", *arguments])
-    monkeypatch.setattr(command, "ENVIRONMENT", {})
-    monkeypatch.setattr(polarmask, "_import", lambda name: type("Module", (), {"main": staticmethod(fail)}))
+    monkeypatch.setattr(cli, "ENVIRONMENT", {})
+    monkeypatch.setitem(sys.modules, "polarmask.cli.any", SimpleNamespace(main=fail))
     with pytest.raises(SystemExit) as raised:
-        command.run("any")
+        cli.run("any", arguments)
     return raised.value.code, capsys.readouterr().err
 
 
@@ -62,7 +67,6 @@ def test_run_traceback_is_shown_when_asked_for(monkeypatch, capsys):
     assert code == 2
     assert "Traceback" in printed
     assert "expected this, got that" in printed.splitlines()[-1]
-    assert "--traceback" not in sys.argv
 
 
 def test_run_our_own_faults_keep_their_traceback(monkeypatch, capsys):
@@ -75,13 +79,12 @@ def test_run_exit_status_of_main_passes(monkeypatch, capsys):
     assert (code, printed) == (143, "")
 
 
-def test_import_takes_no_torch_and_functions_stay_functions():
+FUNCTIONS = ("train", "evaluate", "predict", "convert", "ablate")
+
+
+def test_import_polarmask_loads_neither_torch_nor_numpy():
     code = (
-        "import sys, polarmask; assert 'torch' not in sys.modules; "
-        "import polarmask.train, polarmask.predict, polarmask.evaluate; from polarmask import train\n"
-        "for call in (polarmask.train, polarmask.predict, polarmask.evaluate, train):\n"
-        "    try: call()\n"
-        "    except TypeError as error: assert 'missing' in str(error), error\n"
+        "import sys, polarmask; assert not {'torch', 'numpy'} & sys.modules.keys()\n"
         "assert polarmask.data.Shapes and 'load' in dir(polarmask)\n"
         "try: polarmask.nothing\n"
         "except AttributeError: print('as it should be')"
@@ -90,16 +93,146 @@ def test_import_takes_no_torch_and_functions_stay_functions():
     assert done.stdout.strip() == "as it should be", done.stderr
 
 
-@pytest.mark.parametrize("program", ["train", "evaluate", "predict", "convert", "ablate", "audit"])
-def test_programs_set_how_threads_wait_before_torch_is_imported(program):
+def test_functions_with_a_program_of_their_name_stay_functions_in_any_order_of_imports():
+    orders = [
+        "import polarmask",
+        "import polarmask.train, polarmask.evaluate, polarmask.predict, polarmask.convert, polarmask.ablate",
+        "import polarmask.cli.train, polarmask.trainer; import polarmask.train",
+        "import polarmask; polarmask.train; import polarmask.train, polarmask.predict",
+        "from polarmask import train; import polarmask.train; import polarmask.trainer",
+        "import polarmask.train as train; assert train is sys.modules['polarmask.train']",
+    ]
+    code = (
+        "import pickle, sys, types\n"
+        f"for order in {orders}:\n"
+        "    for name in [name for name in sys.modules if name.split('.')[0] == 'polarmask']: del sys.modules[name]\n"
+        "    exec(order)\n"
+        "    import polarmask\n"
+        f"    for name in {FUNCTIONS}:\n"
+        "        found = getattr(polarmask, name)\n"
+        "        assert type(found) is types.FunctionType and found.__name__ == name, (order, found)\n"
+        "        assert pickle.loads(pickle.dumps(found)) is found, order  # as a target of multiprocessing is\n"
+        "    from polarmask import train\n"
+        "    assert train is polarmask.train, order\n"
+    )
+    done = python("-c", code)
+    assert done.returncode == 0, done.stderr
+
+
+# Stands in for a module that is not to be loaded.
+REFUSES = "import sys; sys.modules.update(dict.fromkeys(('torch', 'numpy', 'accelerate', 'matplotlib')))\n"
+
+
+def run_without_torch(*arguments):
+    """Runs ``polarmask`` in a process that cannot import torch; -> the process and its seconds of CPU time."""
+    code = f"{REFUSES}import time; from polarmask.cli import main\ntry: main({list(arguments)})\nfinally: "
+    done = python("-c", code + "print('seconds', time.process_time())")
+    *printed, seconds = done.stdout.splitlines()
+    return done, "\n".join(printed), float(seconds.split()[1])
+
+
+@pytest.mark.parametrize("arguments", [(), ("--help",), ("-h",)])
+def test_polarmask_without_a_program_lists_the_programs_in_less_than_a_second(arguments):
+    done, printed, seconds = run_without_torch(*arguments)
+    assert done.returncode == 0, done.stderr
+    assert all(f"\n  {program} " in printed for program in cli.PROGRAMS)
+    assert seconds < 1
+
+
+@pytest.mark.parametrize("program", cli.PROGRAMS)
+def test_help_of_a_program_comes_in_less_than_a_second_without_torch(program):
+    done, printed, seconds = run_without_torch(program, "--help")
+    assert done.returncode == 0, done.stderr
+    assert printed.startswith(f"usage: polarmask {program} ")
+    assert "--traceback" in printed
+    assert seconds < 1
+
+
+def test_a_wrong_option_is_refused_without_torch():
+    done, _, _ = run_without_torch("train", "--optim.epochs", "0")
+    assert (done.returncode, done.stderr.split(",")[0]) == (
+        2,
+        "polarmask.train: optim.epochs: expected a whole number of at least 1",
+    )
+
+
+@pytest.mark.parametrize("module", ["polarmask", "polarmask.train"])
+def test_python_m_runs_the_programs_of_the_console_script(module):
+    program = ["train"] if module == "polarmask" else []
+    done = python("-m", module, *program, "--help")
+    assert done.stdout.startswith("usage: polarmask train "), done.stderr
+
+
+def test_the_console_script_is_the_entry_point_of_the_command_line():
+    pyproject = Path(__file__).parents[2] / "pyproject.toml"
+    assert '[project.scripts]\npolarmask = "polarmask.cli:main"\n' in pyproject.read_text()
+
+
+def test_an_unknown_program_is_refused_with_the_nearest(capsys):
+    with pytest.raises(SystemExit) as raised:
+        cli.main(["evalute"])
+    assert raised.value.code == 2
+    printed = capsys.readouterr().err
+    assert printed.startswith("polarmask: expected a program, one of train, evaluate")
+    assert printed.endswith("got 'evalute'; did you mean evaluate?\n")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "want"),
+    [
+        ([], False),
+        (["--overwrite"], True),
+        (["--overwrite", "--seed", "3"], True),
+        (["--overwrite", "true"], True),
+        (["--overwrite=true"], True),
+        (["--overwrite", "false"], False),
+        (["--seed", "3", "--overwrite"], True),
+    ],
+)
+def test_options_that_are_true_or_false_may_be_given_without_a_value(arguments, want):
+    assert parse_config(arguments).overwrite is want
+
+
+@pytest.mark.parametrize(
+    ("arguments", "overwrite", "images"),
+    [
+        (["--overwrite", "a.png", "b.png"], True, ["a.png", "b.png"]),
+        (["a.png", "--overwrite"], True, ["a.png"]),
+        (["--overwrite", "false", "a.png"], False, ["a.png"]),
+        (["--overwrite", "True", "a.png"], True, ["a.png"]),
+    ],
+)
+def test_a_flag_before_an_image_leaves_it_an_image(arguments, overwrite, images):
+    parsed = build_parser().parse_args(["--weights", "x", *arguments])
+    assert (parsed.overwrite, parsed.images) == (overwrite, images)
+
+
+def test_a_flag_of_a_section_may_be_given_without_a_value():
+    assert parse_config(["--data.photometric", "--optim.lr", "0.1"]).data.photometric
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["train"],
+        ["evaluate", "--weights", "x"],
+        ["predict", "--weights", "x", "y"],
+        ["convert", "x", "y"],
+        ["ablate"],
+        ["audit", "x"],
+    ],
+)
+def test_programs_set_how_threads_wait_before_torch_is_imported(arguments):
     """A finder notes the environment when torch is first looked for."""
+    program, *options = arguments
     code = (
         "import os, runpy, sys\n"
         "class Finder:\n"
         "    def find_spec(self, name, path, target=None):\n"
         "        if name == 'torch': print(os.environ.get('OMP_WAIT_POLICY')); sys.exit(5)\n"
         "sys.meta_path.insert(0, Finder())\n"
-        f"sys.argv = ['program']; runpy.run_module('polarmask.{program}', run_name='__main__', alter_sys=True)"
+        f"sys.argv = ['program', *{options}]\n"
+        f"runpy.run_module('polarmask.{program}', run_name='__main__', alter_sys=True)"
     )
     unset = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=unset)
@@ -121,17 +254,17 @@ def test_programs_without_the_extra_name_it():
 
 
 def test_evaluate_weights_that_are_missing_are_named(tmp_path):
-    from polarmask.evaluation import main
+    from polarmask.cli.evaluate import main
 
     with pytest.raises(FileNotFoundError) as raised:
         main(["--weights", str(tmp_path / "none")])
     want = f"load: expected a file of weights, got {tmp_path / 'none'}, where there is none"
-    assert command.sentence(raised.value) == want
+    assert sentence(raised.value) == want
 
 
 def refused(capsys, *arguments):
     with pytest.raises(SystemExit) as raised:
-        parse_config(list(arguments), prog="python -m polarmask.train")
+        parse_config(list(arguments), prog="polarmask train")
     assert raised.value.code == 2
     printed = capsys.readouterr().err
     assert printed.count("\n") == 1
@@ -242,17 +375,17 @@ def test_a_root_means_files(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("program", "arguments"),
     [
-        ("audit.report", ["root", "--out", "x"]),
-        ("audit.report", ["root", "--optim.lr", "1"]),
-        ("audit.report", ["root", "--data.dataset", "shapes"]),
-        ("evaluation", ["--weights", "x", "--data.crop", "5"]),
-        ("evaluation", ["--weights", "x", "--data.flip=0"]),
+        ("audit", ["root", "--out", "x"]),
+        ("audit", ["root", "--optim.lr", "1"]),
+        ("audit", ["root", "--data.dataset", "shapes"]),
+        ("evaluate", ["--weights", "x", "--data.crop", "5"]),
+        ("evaluate", ["--weights", "x", "--data.flip=0"]),
         ("convert", ["a.pth", "b", "--config", "r50_caffe_1x", "--out", "x"]),
         ("ablate", ["--stop_after", "3"]),
     ],
 )
 def test_programs_refuse_options_that_they_do_not_use(program, arguments, capsys):
-    main = __import__(f"polarmask.{program}", fromlist=["main"]).main
+    main = importlib.import_module(f"polarmask.cli.{program}").main
     with pytest.raises(SystemExit) as raised:
         main(arguments)
     assert raised.value.code == 2
@@ -262,7 +395,7 @@ def test_programs_refuse_options_that_they_do_not_use(program, arguments, capsys
 
 
 def test_help_of_audit_shows_what_it_uses(capsys):
-    from polarmask.audit.report import main
+    from polarmask.cli.audit import main
 
     with pytest.raises(SystemExit):
         main(["--help"])

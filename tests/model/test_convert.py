@@ -9,9 +9,10 @@ import torch
 from reference.released_network import Released, checkpoint, shapes
 
 import polarmask
+from polarmask.cli.convert import main
 from polarmask.config import load_config
-from polarmask.convert import coco_categories, convert, main, rename, reordered
 from polarmask.model import build_model
+from polarmask.model.released import coco_categories, convert, rename, reordered
 from polarmask_ops import rays_to_polygons
 
 GOLDEN = Path(__file__).parents[1] / "golden"

@@ -15,7 +15,7 @@ from PIL import Image
 from polarmask.audit import RAYS, audit, suggest
 from polarmask.audit.collect import ClassAudit
 from polarmask.audit.geometry import ceilings, claimed, contains, crosses
-from polarmask.audit.report import main
+from polarmask.cli.audit import main
 from polarmask.config import Config, ModelConfig
 from polarmask.data import open_data
 from polarmask.data.nuclei import fetch

@@ -10,10 +10,10 @@ from made_sets import SQUARE, write_coco
 from PIL import Image
 
 from polarmask import Detector, load_config
+from polarmask.cli.evaluate import main as evaluate
 from polarmask.config import DataConfig
 from polarmask.data import DataError, Shapes, Subset, build_data, check_categories, check_data, open_data
 from polarmask.data.json_index import entries
-from polarmask.evaluation import main as evaluate
 from polarmask.model import build_model
 
 IMAGE = {"id": 1, "file_name": "image.png", "height": 40, "width": 60}

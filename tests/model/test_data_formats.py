@@ -10,11 +10,11 @@ import torch
 from PIL import Image
 from pycocotools import mask as coco_mask
 
+from polarmask.cli.train import main as train_main
 from polarmask.config import DataConfig
 from polarmask.data import Coco, DataError, LabelImages, Voc, Yolo, open_data
 from polarmask.data.images import image_size, inside, is_turned, read_image, read_labels
 from polarmask.data.json_index import entries
-from polarmask.trainer import main as train_main
 from polarmask_ops import outlines_to_labels, outlines_to_masks, outlines_to_rle
 
 CLASSES = {"coco": Coco, "yolo": Yolo, "stardist": LabelImages, "cellpose": LabelImages, "voc": Voc}

@@ -18,14 +18,14 @@ from made_sets import SQUARE, audited, write_coco
 from PIL import Image
 
 import polarmask
+from polarmask.cli.evaluate import main as evaluate_main
+from polarmask.cli.train import main as train_main
 from polarmask.config import DataConfig
 from polarmask.data import DataError, open_data, readable
 from polarmask.data.augment import augment
 from polarmask.data.images import image_size, read_image, read_labels
 from polarmask.data.instances import labels_to_rle
 from polarmask.data.loader import training_loader
-from polarmask.evaluation import main as evaluate_main
-from polarmask.trainer import main as train_main
 
 # The readers of images, fed with broken copies of good files.
 

@@ -17,9 +17,10 @@ from pycocotools.cocoeval import COCOeval
 from scipy.ndimage import binary_erosion, shift
 
 import polarmask
+from polarmask.cli.evaluate import main
 from polarmask.config import EvalConfig
 from polarmask.data import Shapes
-from polarmask.evaluation import SCORES, choose_thresholds, compare, evaluate, main, with_thresholds
+from polarmask.evaluation import SCORES, choose_thresholds, compare, evaluate, with_thresholds
 from polarmask.matching import match
 from polarmask.model import PostProcess, build_model
 from polarmask_ops import rays_nms, rays_to_boxes

@@ -13,10 +13,10 @@ import torch
 from PIL import Image
 
 from polarmask.checkpoint import list_checkpoints
+from polarmask.cli.train import main as train_main
 from polarmask.data import DataError
 from polarmask.files import TEMPORARY
 from polarmask.run_folder import LOCK, MetricsFile, claimed
-from polarmask.trainer import main as train_main
 
 FILES = [*tiny_runs.NETWORK, "--data.root"]
 
@@ -212,7 +212,7 @@ def test_two_processes_say_what_one_of_them_found_once(folder, tmp_path):
         "import sys; from polarmask import draw, trainer\n"
         f"image = {str(folder / 'test' / 'images' / 'test-1.png')!r}\n"
         "draw.first_batch = lambda *_: open(image, 'w').close()\n"
-        "from polarmask.command import run; run('trainer')\n"
+        "from polarmask.cli import main; main(['train', *sys.argv[1:]])\n"
     )
     options = [*FILES, str(folder), "--optim.batch_size", "4", "--out", str(tmp_path / "out")]
     program = tiny_runs.start(*options, processes=2, program=[str(script)])

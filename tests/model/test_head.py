@@ -5,9 +5,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from polarmask.convert import rename
 from polarmask.model import PolarHead
 from polarmask.model.loss import polar_losses
+from polarmask.model.released import rename
 from polarmask_ops import PolarTargets
 
 GOLDEN = Path(__file__).parents[1] / "golden"

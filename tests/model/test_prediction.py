@@ -10,9 +10,10 @@ from PIL import Image
 from torch import nn
 
 import polarmask
+from polarmask.cli.predict import main
 from polarmask.detector import Detector
 from polarmask.model import Cuts, PostProcess
-from polarmask.prediction import find_inputs, main, predict
+from polarmask.prediction import find_inputs, predict
 
 
 class Spots(nn.Module):

@@ -18,8 +18,8 @@ import torch
 
 import polarmask
 from polarmask.checkpoint import list_checkpoints
+from polarmask.cli.train import main as train_main
 from polarmask.trainer import TERMINATED
-from polarmask.trainer import main as train_main
 
 TINY = """
 model: {channels: 32, depth: 1, score_threshold: 0.01}

@@ -19,9 +19,9 @@ from polarmask.checkpoint import (
     load_checkpoint,
     save_checkpoint,
 )
+from polarmask.cli.train import main as train_main
 from polarmask.model import build_model
 from polarmask.model.backbone import load_pretrained, resnet_fpn
-from polarmask.trainer import main as train_main
 
 STEP = ["--optim.schedule", "step", "--evaluate_every", "0", "--checkpoint_every", "1", "--keep_checkpoints", "99"]
 

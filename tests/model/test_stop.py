@@ -9,9 +9,9 @@ import time
 import pytest
 import tiny_runs
 
+from polarmask.cli.train import main as train_main
 from polarmask.detector import Detector
 from polarmask.stop import StopSignal
-from polarmask.trainer import main as train_main
 
 
 @pytest.fixture(scope="module")

@@ -22,17 +22,17 @@ from torch.utils._pytree import tree_leaves
 
 import polarmask
 from polarmask import draw
+from polarmask.cli.evaluate import main as evaluate_main
+from polarmask.cli.predict import main as predict_main
+from polarmask.cli.train import main as train_main
 from polarmask.config import OptimConfig, parse_config
 from polarmask.data.augment import random_crop
 from polarmask.data.sample import drop_small
 from polarmask.data.truth import coco_truth
 from polarmask.evaluation import Evaluation, evaluate
-from polarmask.evaluation import main as evaluate_main
 from polarmask.model import build_model
 from polarmask.optim import MovingAverage, build_optimizer, schedule, skip_unless
-from polarmask.prediction import main as predict_main
 from polarmask.trainer import FILES, _Run
-from polarmask.trainer import main as train_main
 from polarmask_ops import outlines_from_polygons
 
 TINY = """

@@ -1,0 +1,5 @@
+"""``python -m polarmask`` is the same as the console script ``polarmask``."""
+
+from .cli import main
+
+main()
