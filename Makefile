@@ -36,7 +36,8 @@ BUILD_TOOLS := "setuptools>=77" ninja "pybind11>=2.13" "$(TORCH)"
 AT_ONCE ?= -n $(shell getconf _NPROCESSORS_ONLN)
 
 # The tests of the files with kernels. Once is enough for torch.compile, export and opcheck: schedules are nothing to them.
-SIMT_TESTS := $(wildcard $(shell sed -n 's|^ops/.*/\(.*\)_kernels\.cu$$|tests/test_\1.py|p' csrc/sources.txt | sort -u))
+SIMT_STEMS := $(sort $(shell sed -n 's|^ops/.*/\(.*\)_kernels\.cu$$|\1|p' csrc/sources.txt))
+SIMT_TESTS := $(sort $(wildcard $(SIMT_STEMS:%=tests/ops/test_%*.py)))
 SIMT_PYTEST := $(BIN)/pytest $(AT_ONCE) -m "not slow" --capture=sys $(SIMT_TESTS)
 ANY_SCHEDULE := -k "not compile and not export and not opcheck"
 ASAN := LD_PRELOAD="$$($(CXX) -print-file-name=libasan.so) $$($(CXX) -print-file-name=libstdc++.so)" \
@@ -65,7 +66,7 @@ demo: setup
 	$(BIN)/python -m polarmask.train --config nuclei --out runs/demo --overwrite
 
 test-demo: demo
-	$(BIN)/python tests/try_demo.py runs/demo/metrics.json
+	$(BIN)/python tests/installed/try_demo.py runs/demo/metrics.json
 
 TESTS ?=
 MARKED ?= not slow and not long
@@ -110,7 +111,7 @@ test-cmake: $(VENV)/.installed
 	cd $(CMAKE_BUILD) && $(abspath $(BIN))/python -c 'import torch, _C; print(_C.build_info())'
 
 # The sanitizers' copy of the package lies before the editable one on the path.
-OPS_TESTS = $(filter-out %_benchmarks.py %_inductor.py %_package.py %_readme.py %_setup.py, $(wildcard tests/test_*.py))
+OPS_TESTS = $(filter-out %_inductor.py, $(wildcard tests/ops/test_*.py tests/ops/common/test_*.py)) tests/test_examples.py
 sanitize: $(VENV)/.installed
 	POLARMASK_SANITIZE=1 POLARMASK_CUDA=0 $(BIN)/python setup.py --quiet build --build-base build/sanitize --build-lib build/sanitize/lib
 	$(ASAN) PYTHONPATH=build/sanitize/lib $(BIN)/pytest $(AT_ONCE) -m "not slow" --capture=sys $(OPS_TESTS)
@@ -146,7 +147,7 @@ test-simt-mutants: $(VENV)/.installed
 # A copy of the package of its own, as `make sanitize` has one.
 test-cuda-build: $(VENV)/.installed
 	NVCC_APPEND_FLAGS="-Xptxas=-warn-spills,-warn-lmem-usage,-Werror" POLARMASK_CUDA=1 TORCH_CUDA_ARCH_LIST=9.0 $(BIN)/python setup.py --quiet build --build-base build/cuda --build-lib build/cuda/lib
-	PYTHONPATH=build/cuda/lib $(BIN)/python tests/try_cuda_build.py
+	PYTHONPATH=build/cuda/lib $(BIN)/python tests/installed/try_cuda_build.py
 
 cuda-report: $(VENV)/.installed
 	$(BIN)/python benchmarks/cuda_report.py
@@ -165,7 +166,7 @@ bench-gpu: setup $(VENV)/.bench
 	$(BIN)/python benchmarks/gpu.py benchmarks/results
 
 try-readme:
-	$(PYTHON) tests/try_readme_install.py build/readme
+	$(PYTHON) tests/installed/try_readme_install.py build/readme
 
 wheel: $(VENV)/.installed
 	rm -rf dist
@@ -173,7 +174,7 @@ wheel: $(VENV)/.installed
 	$(BIN)/python -m build --wheel --no-isolation
 	test -d build/readme/env || $(MAKE) try-readme
 	build/readme/env/bin/pip install --quiet --no-deps --force-reinstall dist/*.whl
-	cd build/readme && env/bin/python -m polarmask_ops && env/bin/python ../../tests/try_install.py
+	cd build/readme && env/bin/python -m polarmask_ops && env/bin/python ../../tests/installed/try_install.py
 
 FUZZ_SEEDS ?= 0 2000
 fuzz-data: setup
@@ -183,7 +184,7 @@ FUZZ_CALLS ?= 1000000
 fuzz-ops: export POLARMASK_BACKEND = simt
 fuzz-ops: $(VENV)/.installed
 	$(BIN)/python tests/simt/simt_build.py asan
-	$(ASAN) PYTHONPATH=build/simt/asan $(BIN)/python tests/fuzz_ops.py --calls $(FUZZ_CALLS) --progress build/fuzz_ops.call
+	$(ASAN) PYTHONPATH=build/simt/asan $(BIN)/python tests/ops/common/fuzz_ops.py --calls $(FUZZ_CALLS) --progress build/fuzz_ops.call
 
 clean:
 	rm -rf build dist $(VENV)/.built polarmask_ops/*.so

@@ -1,13 +1,12 @@
-"""Targets: of the detector from bitmaps, rays alone, and StarDist's distances."""
+"""Targets of the detector from bitmaps, and rays alone."""
 
-import numpy as np
 import torch
-from cases import CAST, ENCODE, STAR, STRIDES, Origins, Scene
+from cases import CAST, ENCODE, STRIDES, Origins, Scene
 from peers import polar_target as peers
 from race import Floor, Growth, Race, Runner, size_of
 from torch import Tensor
 
-from polarmask_ops import PolarTargets, cast_rays, encode_targets, outlines_from_masks, star_distances
+from polarmask_ops import PolarTargets, cast_rays, encode_targets, outlines_from_masks
 
 
 def ours(scene: Scene) -> PolarTargets:
@@ -56,10 +55,6 @@ def same_rays(inputs: Origins, ours: Tensor, theirs: Tensor) -> None:
     torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-3)  # float32 throughout
 
 
-def same_distances(labels: np.ndarray, ours: Tensor, theirs: np.ndarray) -> None:
-    np.testing.assert_allclose(ours.permute(1, 2, 0), theirs, rtol=1e-5, atol=1e-4)  # it adds up steps in float32
-
-
 def boxes_pixels(scene: Scene, ours: PolarTargets) -> int:
     """The bitmaps' pixels in the instances' boxes are read once, the targets written."""
     sides = scene.boxes[:, 2:] - scene.boxes[:, :2] + 1
@@ -93,21 +88,6 @@ RACES = (
         (Runner("vectorised torch", peers.exact_rays, same_rays),),
         unit="point",
         limit=0.3e-6,
-    ),
-    Race(
-        "star_distances, 32 rays",
-        STAR,
-        lambda labels: star_distances(torch.from_numpy(labels)),
-        (
-            Runner(
-                "StarDist C++",
-                peers.stardist_distances,
-                same_distances,
-                aim=5,
-                available=peers.stardist() is not None,
-            ),
-        ),
-        unit="row of pixels",
     ),
 )
 

@@ -3,7 +3,7 @@
 import numpy as np
 from cases import NMS, Candidates
 from peers import polygon_nms as peers
-from peers.polar_target import stardist
+from peers.star_distances import stardist
 from race import Race, Runner
 from torch import Tensor
 

@@ -197,6 +197,13 @@ def candidates(count: int) -> Candidates:
     return Candidates(centers, rays, scores, polygons)
 
 
+def overlapping(count: int) -> Candidates:
+    """Candidates of which nearly all lie beside another one of the same object."""
+    found = candidates(count)
+    order = (torch.arange(count) % max(count // 10, 1)).argsort(stable=True)
+    return Candidates(*(tensor[order] for tensor in found))
+
+
 def wide(make: Callable[[int], Rays], scale: int, shapes: int) -> Callable[[int], Rays]:
     """The image `scale` times as wide and high, its shapes `shapes` times."""
 
@@ -268,6 +275,7 @@ RLE = (
 )
 MASKS = RLE[1:2]
 LABELS = (Case("nuclei 2 k", "a label image of 1000², as StarDist gives it", nuclei, 2_000, 20),)
+OVERLAPS = (Case("5 k pairs", "neighbouring guesses of one object in a crowd", overlapping, 5_000, 50),)
 NMS = tuple(
     Case(name, reason, candidates, size, 50)
     for name, reason, size in (

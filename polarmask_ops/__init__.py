@@ -3,16 +3,9 @@
 from ._extension import _C
 from .outlines import Outlines, outlines_from_masks, outlines_from_polygons, outlines_from_rle
 from .polar_iou import polar_centerness, polar_iou, polar_iou_loss
-from .polar_target import FCOS_RANGES, PolarTargets, cast_rays, encode_targets, star_distances
-from .polygon_nms import (
-    batched_polygon_nms,
-    batched_rays_nms,
-    polygon_areas,
-    polygon_iou,
-    polygon_nms,
-    rays_iou,
-    rays_nms,
-)
+from .polar_target import FCOS_RANGES, PolarTargets, cast_rays, encode_targets
+from .polygon_iou import polygon_areas, polygon_iou, rays_iou
+from .polygon_nms import batched_polygon_nms, batched_rays_nms, polygon_nms, rays_nms
 from .rasterize import (
     outlines_to_labels,
     outlines_to_masks,
@@ -20,13 +13,10 @@ from .rasterize import (
     polygons_to_labels,
     polygons_to_masks,
     polygons_to_rle,
-    rays_to_boxes,
-    rays_to_labels,
-    rays_to_masks,
-    rays_to_polygons,
-    rays_to_rle,
 )
+from .rasterize_rays import rays_to_boxes, rays_to_labels, rays_to_masks, rays_to_polygons, rays_to_rle
 from .rle import RLE
+from .star_distances import star_distances
 from .top_scores import top_scores
 
 __all__ = [

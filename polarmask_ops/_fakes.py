@@ -1,12 +1,16 @@
 """Fakes of the ops: the shapes of their results without their values, for tracers and for meta tensors."""
 
+import inspect
 from collections.abc import Callable
-from typing import Any
+from functools import wraps
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
-DTYPES = (  # of all kernels together
+Fake = TypeVar("Fake", bound=Callable[..., Any])
+
+DTYPES = (  # every dtype that some kernel takes
     torch.bool,
     torch.uint8,
     torch.int32,
@@ -18,31 +22,47 @@ DTYPES = (  # of all kernels together
 )
 
 
-def register(name: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """A decorator that makes a function the fake of ``torch.ops.polarmask.<name>``.
+def register(name: str) -> Callable[[Fake], Fake]:
+    """Return a decorator that makes a function the fake of ``torch.ops.polarmask.<name>``.
 
-    The fake refuses dtypes that no kernel has, and tensors on different devices. The dispatcher calls it as soon as one
-    argument is a meta tensor, and it would then return memory that nobody has written on the device of the others.
+    The fake refuses dtypes that no kernel takes, and tensors on different devices. The dispatcher calls it as soon as
+    one argument is a meta tensor, and it would then return uninitialised memory on the device of the others.
     """
-    arguments = [argument.name for argument in getattr(torch.ops.polarmask, name).default._schema.arguments]
 
-    def decorate(fake: Callable[..., Any]) -> Callable[..., Any]:
-        def checked(*args: Any, **kwargs: Any) -> Any:
-            given = {**dict(zip(arguments, args, strict=False)), **kwargs}
-            tensors = {key: value for key, value in given.items() if isinstance(value, Tensor)}
-            first = next(iter(tensors))
-            for key, value in tensors.items():
-                if value.dtype not in DTYPES:
-                    expected = ", ".join(str(dtype).removeprefix("torch.") for dtype in DTYPES)
-                    raise ValueError(f"{name}: expected {key} of a dtype among {expected}, got {value.dtype}")
-                if value.device != tensors[first].device:
-                    raise ValueError(
-                        f"{name}: expected {key} on the device of {first} ({tensors[first].device}), got {value.device}"
-                    )
-            return fake(*args, **kwargs)
-
-        # torch wants the fake in the module that the C++ side names: that of the decorated function.
-        torch.library.register_fake(f"polarmask::{name}", checked, _stacklevel=2)
+    def decorate(fake: Fake) -> Fake:
+        # torch compares the module of this call with the one that the C++ side names; the caller's is at level 2.
+        torch.library.register_fake(f"polarmask::{name}", _checked(name, fake), _stacklevel=2)
         return fake
 
     return decorate
+
+
+def register_meta(name: str) -> Callable[[Fake], Fake]:
+    """The same for ops whose C++ side names another Python module, which ``register_fake`` refuses."""
+
+    def decorate(fake: Fake) -> Fake:
+        torch.library.impl(f"polarmask::{name}", "Meta")(_checked(name, fake))
+        return fake
+
+    return decorate
+
+
+def _checked(name: str, fake: Callable[..., Any]) -> Callable[..., Any]:
+    signature = inspect.signature(fake)
+
+    @wraps(fake)
+    def checked(*args: Any, **kwargs: Any) -> Any:
+        given = signature.bind(*args, **kwargs).arguments
+        tensors = {key: value for key, value in given.items() if isinstance(value, Tensor)}
+        first = next(iter(tensors))
+        for key, value in tensors.items():
+            if value.dtype not in DTYPES:
+                expected = ", ".join(str(dtype).removeprefix("torch.") for dtype in DTYPES)
+                raise ValueError(f"{name}: expected {key} of a dtype among {expected}, got {value.dtype}")
+            if value.device != tensors[first].device:
+                raise ValueError(
+                    f"{name}: expected {key} on the device of {first} ({tensors[first].device}), got {value.device}"
+                )
+        return fake(*args, **kwargs)
+
+    return checked

@@ -358,35 +358,39 @@ def _offsets(parts: Sequence[Any], device: torch.device) -> Tensor:
 
 
 @_fakes.register("outlines_moments")
-def _moments_fake(segments: Tensor, offsets: Tensor, caller: str) -> tuple[Tensor, Tensor]:
+def _outlines_moments_fake(segments: Tensor, offsets: Tensor, caller: str) -> tuple[Tensor, Tensor]:
     count = offsets.shape[0] - 1
     return segments.new_empty(count), segments.new_empty(count, 2)
 
 
 @_fakes.register("outlines_boxes")
-def _boxes_fake(segments: Tensor, offsets: Tensor) -> Tensor:
+def _outlines_boxes_fake(segments: Tensor, offsets: Tensor) -> Tensor:
     return segments.new_empty(offsets.shape[0] - 1, 4)
 
 
 @_fakes.register("outlines_clip")
-def _clip_fake(segments: Tensor, offsets: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:
+def _outlines_clip_fake(segments: Tensor, offsets: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:
     return _ragged.fake(offsets, offsets.shape[0] - 1, segments.dtype, 4)
 
 
 @_fakes.register("outlines_from_polygons")
-def _from_polygons_fake(
+def _outlines_from_polygons_fake(
     vertices: Tensor, ring_offsets: Tensor, polygon_offsets: Tensor, largest: bool
 ) -> tuple[Tensor, Tensor]:
     return _ragged.fake(polygon_offsets, polygon_offsets.shape[0] - 1, vertices.dtype, 4)
 
 
 @_fakes.register("outlines_from_masks")
-def _from_masks_fake(masks: Tensor, boxes: Tensor | None, largest: bool, border: bool) -> tuple[Tensor, Tensor]:
+def _outlines_from_masks_fake(
+    masks: Tensor, boxes: Tensor | None, largest: bool, border: bool
+) -> tuple[Tensor, Tensor]:
     return _ragged.fake(masks, masks.shape[0], torch.float32, 4)
 
 
 @_fakes.register("outlines_from_rle")
-def _from_rle_fake(counts: Tensor, offsets: Tensor, height: int, width: int, largest: bool) -> tuple[Tensor, Tensor]:
+def _outlines_from_rle_fake(
+    counts: Tensor, offsets: Tensor, height: int, width: int, largest: bool
+) -> tuple[Tensor, Tensor]:
     return _ragged.fake(offsets, offsets.shape[0] - 1, torch.float32, 4)
 
 

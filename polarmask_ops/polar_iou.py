@@ -218,7 +218,7 @@ def _is_plain(tensor: Tensor) -> bool:
 
 
 @_fakes.register("polar_iou")
-def _fake(
+def _polar_iou_fake(
     pred: Tensor,
     target: Tensor,
     weight: Tensor | None,
@@ -236,8 +236,23 @@ def _fake(
 
 
 @_fakes.register("polar_iou_backward")
-def _fake_backward(grad: Tensor, pred: Tensor, target: Tensor, *rest: Any) -> tuple[Tensor, Tensor, Tensor]:
-    wants_pred, wants_target, wants_weight = rest[-3:]
+def _polar_iou_backward_fake(
+    grad: Tensor,
+    pred: Tensor,
+    target: Tensor,
+    weight: Tensor | None,
+    value: Tensor,
+    sums: Tensor,
+    divisor: Tensor,
+    weights_divide: bool,
+    power: int,
+    log_pred: bool,
+    log: bool,
+    reduction: int,
+    wants_pred: bool,
+    wants_target: bool,
+    wants_weight: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
     return (
         torch.empty_like(pred) if wants_pred else pred.new_empty(0),
         torch.empty_like(target) if wants_target else pred.new_empty(0),
@@ -246,20 +261,23 @@ def _fake_backward(grad: Tensor, pred: Tensor, target: Tensor, *rest: Any) -> tu
 
 
 @_fakes.register("polar_iou_double_backward")
-def _fake_double_backward(
+def _polar_iou_double_backward_fake(
     along_pred: Tensor | None,
     along_target: Tensor | None,
     row_scale: Tensor,
     value_scale: Tensor,
     pred: Tensor,
     target: Tensor,
-    *_: Any,
+    sums: Tensor,
+    power: int,
+    log_pred: bool,
+    log: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
     return pred.new_empty(pred.shape[:-1], dtype=_sum_dtype(pred)), torch.empty_like(pred), torch.empty_like(target)
 
 
 @_fakes.register("polar_centerness")
-def _fake_centerness(rays: Tensor) -> Tensor:
+def _polar_centerness_fake(rays: Tensor) -> Tensor:
     return rays.new_empty(rays.shape[0], dtype=_sum_dtype(rays))
 
 

@@ -246,32 +246,32 @@ def _compressed(op: str, n: int, counts: Any, height: int, width: int) -> bytes:
 
 
 @_fakes.register("masks_to_rle")
-def _masks_to_rle(masks: Tensor) -> tuple[Tensor, Tensor]:
+def _masks_to_rle_fake(masks: Tensor) -> tuple[Tensor, Tensor]:
     return _ragged.fake(masks, masks.shape[0], torch.int32)
 
 
 @_fakes.register("rle_to_strings")
-def _rle_to_strings(counts: Tensor, offsets: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:
+def _rle_to_strings_fake(counts: Tensor, offsets: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:
     return _ragged.fake(counts, offsets.shape[0] - 1, torch.uint8)
 
 
 @_fakes.register("rle_from_strings")
-def _rle_from_strings(strings: Tensor, offsets: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:
+def _rle_from_strings_fake(strings: Tensor, offsets: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:
     return _ragged.fake(strings, offsets.shape[0] - 1, torch.int32)
 
 
 @_fakes.register("rle_to_masks")
-def _rle_to_masks(counts: Tensor, offsets: Tensor, height: int, width: int) -> Tensor:
+def _rle_to_masks_fake(counts: Tensor, offsets: Tensor, height: int, width: int) -> Tensor:
     return counts.new_empty((offsets.shape[0] - 1, height, width), dtype=torch.bool)
 
 
 @_fakes.register("rle_areas")
-def _rle_areas(counts: Tensor, offsets: Tensor, height: int, width: int) -> Tensor:
+def _rle_areas_fake(counts: Tensor, offsets: Tensor, height: int, width: int) -> Tensor:
     return counts.new_empty(offsets.shape[0] - 1, dtype=torch.int64)
 
 
 @_fakes.register("rle_boxes")
-def _rle_boxes(counts: Tensor, offsets: Tensor, height: int, width: int) -> Tensor:
+def _rle_boxes_fake(counts: Tensor, offsets: Tensor, height: int, width: int) -> Tensor:
     return counts.new_empty((offsets.shape[0] - 1, 4), dtype=torch.float32)
 
 

@@ -62,7 +62,7 @@ def top_scores(logits: Tensor, centerness: Tensor, lengths: Sequence[int], k: in
 
 
 @_fakes.register("top_scores")
-def _fake(logits: Tensor, centerness: Tensor, lengths: list[int], k: int) -> tuple[Tensor, Tensor]:
+def _top_scores_fake(logits: Tensor, centerness: Tensor, lengths: list[int], k: int) -> tuple[Tensor, Tensor]:
     shape = (logits.shape[0], sum(min(k, length) for length in lengths))
     dtype = torch.promote_types(logits.dtype, torch.float32)
     return logits.new_empty(shape, dtype=dtype), logits.new_empty(shape, dtype=torch.int64)

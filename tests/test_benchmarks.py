@@ -8,10 +8,14 @@ from pathlib import Path
 import bench_data
 import bench_machine
 import bench_model
+import bench_outlines
 import bench_polar_iou
 import bench_polar_target
+import bench_polygon_iou
 import bench_polygon_nms
 import bench_rasterize
+import bench_rle
+import bench_star_distances
 import bench_top_scores
 import gpu
 import gpu_here
@@ -29,10 +33,14 @@ MODULES = (
     bench_data,
     bench_machine,
     bench_model,
+    bench_outlines,
     bench_polar_iou,
     bench_polar_target,
+    bench_polygon_iou,
     bench_polygon_nms,
     bench_rasterize,
+    bench_rle,
+    bench_star_distances,
     bench_top_scores,
 )
 RUNNERS = {

@@ -98,17 +98,6 @@ def test_every_source_is_on_the_list():
     assert listed == there
 
 
-def test_every_op_has_its_whole_life():
-    """A stem is a kernel folder, a Python module, a reference and a test."""
-    not_yet_in_python = {"rle", "star_distances", "polygon_iou"}  # moved in csrc first
-    for folder in (ROOT / "csrc" / "ops").iterdir():
-        stem = folder.name
-        if stem in not_yet_in_python:
-            continue
-        for path in (f"polarmask_ops/{stem}.py", f"tests/reference/{stem}.py", f"tests/test_{stem}.py"):
-            assert (ROOT / path).exists(), path
-
-
 def test_public_names_are_documented():
     for name in polarmask_ops.__all__:
         assert getattr(polarmask_ops, name).__doc__, name

@@ -6,12 +6,9 @@ description, in the form its users know: torch tensors, OpenCV contours, and a P
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from functools import cache
-from importlib.util import find_spec, module_from_spec, spec_from_file_location
-from pathlib import Path
-from types import ModuleType
+from importlib.util import find_spec
 from typing import NamedTuple
 
 import cv2
@@ -22,7 +19,6 @@ from torch import Tensor
 
 from polarmask_ops import FCOS_RANGES
 
-STARDIST = Path(__file__).parents[2] / ".cache" / "stardist" / "stardist" / "lib"  # where `make bench` puts its wheel
 BACKGROUND = 80
 RELEASED_ORDER = [(9 - k) % 36 for k in range(36)]  # its ray k is our ray 9 − k
 
@@ -226,19 +222,3 @@ def _farthest(origins: Tensor, cos: Tensor, sin: Tensor, x0: Tensor, y0: Tensor,
     distance = (along_a * side_b - along_b * side_a) / (side_b - side_a)
     hit = (side_a * side_b <= 0) & (distance >= 0)
     return torch.where(hit, distance, 1e-6).amax(2)
-
-
-@cache
-def stardist() -> ModuleType | None:
-    """The compiled half of StarDist; the package as a whole needs TensorFlow."""
-    suffix = f"cpython-{sys.version_info.major}{sys.version_info.minor}-*.so"
-    for library in STARDIST.glob(f"stardist2d.{suffix}"):
-        spec = spec_from_file_location("stardist2d", library)
-        module = module_from_spec(spec)
-        spec.loader.exec_module(module)
-        return module
-    return None
-
-
-def stardist_distances(labels: np.ndarray, num_rays: int = 32) -> np.ndarray:
-    return stardist().c_star_dist(labels, np.int32(num_rays), np.int32(1), np.int32(1))

@@ -9,7 +9,7 @@ from cases import Candidates
 from pycocotools import mask as coco
 from torchvision.ops import nms
 
-from .polar_target import stardist
+from .star_distances import stardist
 
 THRESHOLD = 0.5
 

@@ -1,87 +1,19 @@
-"""Areas by cutting the plane into vertical slabs, NMS by looking at every pair."""
-
-import itertools
+"""NMS that compares every pair of shapes."""
 
 import numpy as np
 
-
-def _rings(polygons: np.ndarray) -> list[np.ndarray]:
-    """Vertices in double; without any where a polygon is no shape."""
-    return [ring if len(ring) >= 3 and np.isfinite(ring).all() else ring[:0] for ring in polygons.astype(np.float64)]
-
-
-def _stars(centers: np.ndarray, rays: np.ndarray) -> np.ndarray:
-    angles = 2 * np.pi * np.arange(rays.shape[1]) / rays.shape[1]
-    lengths = np.where((rays < 0) & np.isfinite(rays), 0, rays.astype(np.float64))[..., None]
-    with np.errstate(invalid="ignore"):  # infinite rays
-        return centers.astype(np.float64)[:, None] + lengths * np.stack([np.cos(angles), np.sin(angles)], -1)
-
-
-def _edges(ring: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
-    return [(ring[j - 1], ring[j]) for j in range(len(ring))]
-
-
-def _intervals(edges: list[tuple[np.ndarray, np.ndarray]], x: float) -> list[tuple[float, float]]:
-    """Where the vertical line at x runs inside a polygon, even-odd."""
-    heights = sorted(
-        p[1] + (x - p[0]) * (q[1] - p[1]) / (q[0] - p[0]) for p, q in edges if min(p[0], q[0]) < x < max(p[0], q[0])
-    )
-    return list(zip(heights[::2], heights[1::2], strict=True))
-
-
-def intersection_area(a: np.ndarray, b: np.ndarray) -> float:
-    """Between neighbouring x of vertices and crossings all outlines are straight: the middle gives a slab's area."""
-    edges_a, edges_b = _edges(a), _edges(b)
-    cuts = {*a[:, 0], *b[:, 0]}
-    for p, q in edges_a:
-        for r, s in edges_b:
-            d, e = q - p, s - r
-            slope = d[0] * e[1] - d[1] * e[0]
-            if slope != 0:
-                t = ((r[0] - p[0]) * e[1] - (r[1] - p[1]) * e[0]) / slope
-                if 0 <= t <= 1:
-                    cuts.add(p[0] + t * d[0])
-    area, xs = 0.0, sorted(cuts)
-    for left, right in itertools.pairwise(xs):
-        middle = (left + right) / 2
-        for low_a, high_a in _intervals(edges_a, middle):
-            for low_b, high_b in _intervals(edges_b, middle):
-                area += max(0.0, min(high_a, high_b) - max(low_a, low_b)) * (right - left)
-    return area
-
-
-def polygon_areas(polygons: np.ndarray) -> np.ndarray:
-    return np.array([intersection_area(ring, ring) for ring in _rings(polygons)])
-
-
-def _overlap_share(a: np.ndarray, b: np.ndarray, metric: str) -> float:
-    inter = intersection_area(a, b)
-    if inter == 0:
-        return 0.0
-    area_a, area_b = intersection_area(a, a), intersection_area(b, b)
-    return inter / (area_a + area_b - inter if metric == "iou" else min(area_a, area_b))
-
-
-def polygon_iou(a: np.ndarray, b: np.ndarray, *, metric: str = "iou", paired: bool = False) -> np.ndarray:
-    a, b = _rings(a), _rings(b)
-    if paired:
-        return np.array([_overlap_share(p, q, metric) for p, q in zip(a, b, strict=True)])
-    return np.array([[_overlap_share(p, q, metric) for q in b] for p in a]).reshape(len(a), len(b))
-
-
-def rays_iou(centers_a, rays_a, centers_b, rays_b, *, metric: str = "iou", paired: bool = False) -> np.ndarray:
-    return polygon_iou(_stars(centers_a, rays_a), _stars(centers_b, rays_b), metric=metric, paired=paired)
+from .polygon_iou import overlap_share, rings_of, stars
 
 
 def batched_polygon_nms(
     polygons: np.ndarray, scores: np.ndarray, idxs: np.ndarray, iou_threshold: float, *, metric="iou", max_output=None
 ) -> np.ndarray:
-    rings = _rings(polygons)
+    rings = rings_of(polygons)
     kept: list[int] = []
     shapes = ~np.isnan(scores) & np.isfinite(polygons).all((1, 2))
     for i in sorted(np.flatnonzero(shapes), key=lambda n: (-scores[n], n)):
         rivals = [rings[k] for k in kept if idxs[k] == idxs[i]]
-        if all(_overlap_share(rival, rings[i], metric) <= iou_threshold for rival in rivals):
+        if all(overlap_share(rival, rings[i], metric) <= iou_threshold for rival in rivals):
             kept.append(i)
     if max_output is not None:
         kept = (kept + max_output * [-1])[:max_output]
@@ -94,9 +26,9 @@ def polygon_nms(polygons, scores, iou_threshold, *, metric="iou", max_output=Non
 
 
 def batched_rays_nms(centers, rays, scores, idxs, iou_threshold, *, metric="iou", max_output=None) -> np.ndarray:
-    polygons = _stars(centers, rays)
+    polygons = stars(centers, rays)
     return batched_polygon_nms(polygons, scores, idxs, iou_threshold, metric=metric, max_output=max_output)
 
 
 def rays_nms(centers, rays, scores, iou_threshold, *, metric="iou", max_output=None) -> np.ndarray:
-    return polygon_nms(_stars(centers, rays), scores, iou_threshold, metric=metric, max_output=max_output)
+    return polygon_nms(stars(centers, rays), scores, iou_threshold, metric=metric, max_output=max_output)

@@ -3,6 +3,8 @@
 import numpy as np
 import pycocotools.mask as coco
 
+from .rle import rle_of
+
 
 def rays_to_polygons(centers: np.ndarray, rays: np.ndarray) -> np.ndarray:
     dtype = np.promote_types(np.promote_types(centers.dtype, rays.dtype), np.float32)
@@ -84,21 +86,6 @@ def labels_of(masks: np.ndarray, order: np.ndarray | None = None) -> np.ndarray:
     for n in range(len(masks)) if order is None else order.tolist():
         labels[masks[n]] = n + 1
     return labels
-
-
-def rle_of(masks: np.ndarray) -> tuple[np.ndarray, np.ndarray, tuple[int, int]]:
-    """Counts, offsets and size, pixel after pixel."""
-    counts, offsets = [], [0]
-    for mask in masks:
-        value, length = False, 0
-        for pixel in mask.T.ravel().tolist():
-            if pixel != value:
-                counts.append(length)
-                value, length = pixel, 0
-            length += 1
-        counts.append(length)
-        offsets.append(len(counts))
-    return np.array(counts, np.int32), np.array(offsets), masks.shape[1:]
 
 
 def _scaled(centers: np.ndarray, rays: np.ndarray, scale: np.ndarray | None) -> np.ndarray:

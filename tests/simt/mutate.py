@@ -59,12 +59,13 @@ def kernels_with(source: Path) -> list[Path]:
 
 
 def tests_of(kernels: list[Path]) -> list[str]:
-    """Of each file by its name, where there are none those of its stem."""
+    """The test files of each kernel file, by its name or else by the name of its folder."""
+    tests = ROOT / "tests" / "ops"
     names: list[str] = []
     for path in kernels:
         own = path.stem.removesuffix("_kernels")
-        names += COMMON.get(path.name, [own if (ROOT / f"tests/test_{own}.py").exists() else path.parents[1].name])
-    return [f"tests/test_{name}.py" for name in dict.fromkeys(names)]
+        names += COMMON.get(path.name, [own if (tests / f"test_{own}.py").exists() else path.parents[1].name])
+    return sorted({str(path.relative_to(ROOT)) for name in names for path in tests.glob(f"test_{name}*.py")})
 
 
 def failure(tests: list[str], folder: str) -> str | None:

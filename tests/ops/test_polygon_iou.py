@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from op_tester import EMULATED, GEOMETRY, KERNELS, Bad, OpTester, by_cpu_and_kernels
-from reference import polygon_nms as reference
+from reference import polygon_iou as reference
 from shapes import decode, random_stars
 
 import polarmask_ops

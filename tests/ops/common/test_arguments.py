@@ -90,7 +90,7 @@ class TestOutlinesFromMasks(ArgumentTester):
 def test_every_op_has_a_tester():
     """The ops that the samples of all testers call are all that are registered, but those of derivatives."""
     called = set()
-    for path in Path(__file__).parent.glob("test_*.py"):
+    for path in Path(__file__).parent.parent.rglob("test_*.py"):
         text = path.read_text()
         if "OpTester" not in text and "ArgumentTester" not in text:
             continue

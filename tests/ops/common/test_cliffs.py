@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from test_outlines import segment_sets
+from outlines_tester import segment_sets
 
 from polarmask_ops import (
     RLE,

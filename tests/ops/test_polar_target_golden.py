@@ -8,7 +8,7 @@ import torch
 
 from polarmask_ops import Outlines, cast_rays, encode_targets
 
-GOLDEN = Path(__file__).parent / "golden"
+GOLDEN = Path(__file__).parent.parent / "golden"
 OUR_ORDER = [(9 - k) % 36 for k in range(36)]  # the release counts from +y towards +x
 ONE_ULP = {"rtol": 1.2e-7, "atol": 0}  # the release's square root is off by one in a sixth of the values
 

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from op_tester import EMULATED, KERNELS, by_cpu_and_kernels, leaves
-from reference.rasterize import rle_of
+from reference.rle import rle_of
 from torch.utils import _pytree as pytree
 
 from polarmask_ops import RLE, outlines_from_rle

@@ -1,8 +1,8 @@
 """Runs the README's install lines as they are written, in a copy of the checkout: ``make try-readme``.
 
-``python tests/try_readme_install.py FOLDER`` copies what git knows of the checkout to FOLDER/checkout, so that nothing
-that was built before can help, and runs the first block of the README that has ``pip install``. Ops and a program are
-tried after that, outside of the checkout. The environment that the lines make stays as FOLDER/env.
+``python tests/installed/try_readme_install.py FOLDER`` copies the files that git tracks to FOLDER/checkout, so that
+earlier builds cannot help, and runs the first block of the README that has ``pip install``. Ops and a program are tried
+after that, outside the checkout. The environment that the lines make stays as FOLDER/env.
 """
 
 import re
@@ -11,7 +11,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 def install_lines(readme: str) -> str:
@@ -37,7 +37,7 @@ cd {checkout}
 {lines}
 cd {folder}
 ln -s "$VIRTUAL_ENV" env
-python {ROOT}/tests/try_install.py
+python {ROOT}/tests/installed/try_install.py
 if python -c "import torchvision" 2>/dev/null; then python -m polarmask.train --help >/dev/null; fi
 """
     subprocess.run(["bash", "-c", script], check=True)
@@ -45,5 +45,5 @@ if python -c "import torchvision" 2>/dev/null; then python -m polarmask.train --
 
 if __name__ == "__main__":
     if len(sys.argv) != 2:
-        sys.exit("usage: python tests/try_readme_install.py FOLDER")
+        sys.exit("usage: python tests/installed/try_readme_install.py FOLDER")
     main(Path(sys.argv[1]).resolve())
