@@ -91,8 +91,7 @@ def test_every_op_has_a_tester():
     """The ops that the samples of all testers call are all that are registered, but those of derivatives."""
     called = set()
     for path in Path(__file__).parent.parent.rglob("test_*.py"):
-        text = path.read_text()
-        if "OpTester" not in text and "ArgumentTester" not in text:
+        if "Tester" not in path.read_text():
             continue
         module = importlib.import_module(path.stem)
         for _, tester in inspect.getmembers(module, inspect.isclass):
