@@ -38,7 +38,8 @@ def stem_of(name: str) -> str | None:
 
 @pytest.mark.parametrize("stem", STEMS)
 def test_stem_has_a_file_in_every_layer(stem):
-    assert [path for path in (layer.format(stem) for layer in LAYERS + CSRC_LAYERS) if not (ROOT / path).is_file()] == []
+    paths = [layer.format(stem) for layer in LAYERS + CSRC_LAYERS]
+    assert [path for path in paths if not (ROOT / path).is_file()] == []
 
 
 @pytest.mark.parametrize(
