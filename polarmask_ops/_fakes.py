@@ -25,8 +25,9 @@ DTYPES = (  # every dtype that some kernel takes
 def register(name: str) -> Callable[[Fake], Fake]:
     """Return a decorator that makes a function the fake of ``torch.ops.polarmask.<name>``.
 
-    The fake refuses dtypes that no kernel takes, and tensors on different devices. The dispatcher calls it as soon as
-    one argument is a meta tensor, and it would then return uninitialised memory on the device of the others.
+    The fake refuses dtypes that no kernel takes, offsets without a first one, and tensors on different devices. The
+    dispatcher calls it as soon as one argument is a meta tensor, and it would then return uninitialised memory on the
+    device of the others.
     """
 
     def decorate(fake: Fake) -> Fake:
@@ -59,6 +60,8 @@ def _checked(name: str, fake: Callable[..., Any]) -> Callable[..., Any]:
             if value.dtype not in DTYPES:
                 expected = ", ".join(str(dtype).removeprefix("torch.") for dtype in DTYPES)
                 raise ValueError(f"{name}: expected {key} of a dtype among {expected}, got {value.dtype}")
+            if key.endswith("offsets") and (value.dim() != 1 or value.shape[0] < 1):
+                raise ValueError(f"{name}: expected {key} of shape (N + 1,), got {tuple(value.shape)}")
             if value.device != tensors[first].device:
                 raise ValueError(
                     f"{name}: expected {key} on the device of {first} ({tensors[first].device}), got {value.device}"

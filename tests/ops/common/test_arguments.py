@@ -154,3 +154,12 @@ def test_strided_sums_are_read_as_they_lie():
     sums = torch.rand(2, 4, dtype=torch.float64)
     for got, want in zip(raw_backward(sums=sums[:, ::2]), raw_backward(sums=sums[:, ::2].contiguous()), strict=True):
         assert torch.equal(got, want)
+
+
+@pytest.mark.parametrize("shape", [(0,), (2, 1), ()])
+def test_meta_offsets_of_another_shape_are_refused(shape):
+    segments, offsets = torch.zeros(2, 4, device="meta"), torch.zeros(shape, dtype=torch.int64, device="meta")
+    with pytest.raises(ValueError, match=r"outlines_moments: expected offsets of shape \(N \+ 1,\), got"):
+        torch.ops.polarmask.outlines_moments(segments, offsets, "Outlines.areas")
+    with pytest.raises(ValueError, match=r"outlines_to_rle: expected offsets of shape \(N \+ 1,\), got"):
+        torch.ops.polarmask.outlines_to_rle(segments, offsets, 4, 5)
