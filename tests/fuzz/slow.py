@@ -193,6 +193,8 @@ def areas_of_rings(rings: list[np.ndarray], size: tuple[int, int], parts: str) -
     """Of what is trained on, in the image."""
     frame = box(0, 0, size[1], size[0])
     shapes = [Polygon(ring) for ring in rings]
+    if all(shape.area < 1e-6 for shape in shapes):
+        return [0.0]  # a line
     if not all(shape.is_valid for shape in shapes) or any(
         a.intersects(b) for n, a in enumerate(shapes) for b in shapes[n + 1 :]
     ):
@@ -257,6 +259,8 @@ def read_labels(made: MadeSet, part: str) -> Reading:
     """Folders of images and label images; FOLDER/images and FOLDER/masks, or NAME and NAME_masks."""
     reading = Reading()
     folder = made.folder / split_of(made, part)
+    if split_of(made, part) == "..":
+        reading.spoil(UNCLEAR, "all splits at once")
     parts = made.options.get("parts", "largest")
     beside = made.format == "labels beside"
     images = folder if beside else folder / "images"

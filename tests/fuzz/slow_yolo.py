@@ -11,6 +11,7 @@ import yaml
 from .made import MadeSet
 from .slow import BAD, OTHER_SUFFIXES, SUFFIXES, UNCLEAR, Reading, Seen, areas_of_rings, is_visible, look, split_of
 
+MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 A_LITTLE = 1.0  # shares: polygons that reach farther out of the image are no shares of it
 
 
@@ -20,7 +21,7 @@ def read_yolo(made: MadeSet, part: str) -> Reading:
         raw = (made.folder / "data.yaml").read_bytes()
         content = yaml.safe_load(raw.decode("utf-8-sig"))
     except UnicodeDecodeError:
-        return reading.spoil(BAD, "encoding of data.yaml")
+        return reading.spoil(UNCLEAR if raw[:2] in MARKS else BAD, "encoding of data.yaml")
     except (OSError, ValueError, yaml.YAMLError, RecursionError) as error:
         return reading.spoil(BAD, f"data.yaml: {type(error).__name__}")
     if not isinstance(content, dict):
@@ -127,7 +128,7 @@ def _listed(file: Path, base: Path, reading: Reading) -> list[Path]:
         given = Path(line.replace("\\", "/"))
         places = [given] if given.is_absolute() else [file.parent / given, base / given]
         path = next((place for place in places if place.is_file()), places[0])
-        if "\\" in line or ".." in given.parts:
+        if "\\" in line or ".." in given.parts or line[0] in "\"'":
             reading.spoil(UNCLEAR, f"listed as {line!r}")
         if path.suffix.lower() not in SUFFIXES:
             reading.images.append(Seen(path, BAD, f"listed as {line!r}"))
@@ -149,8 +150,7 @@ def _read_lines(label: Path, classes: set[int], seen: Seen, options: dict[str, A
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError:
-        marked = content[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
-        seen.spoil(UNCLEAR if marked else BAD, f"encoding of {label.name}")
+        seen.spoil(UNCLEAR if content[:2] in MARKS else BAD, f"encoding of {label.name}")
         seen.unclear += content.count(b"\n")
         return
     for line in text.splitlines():
