@@ -2,7 +2,8 @@
 
 from ._extension import _C
 from .outlines import Outlines, outlines_from_masks, outlines_from_polygons, outlines_from_rle
-from .polar_iou import polar_centerness, polar_iou, polar_iou_loss
+from .polar_iou import polar_centerness, polar_iou
+from .polar_iou_loss import PolarIoULoss, polar_iou_loss
 from .polar_target import FCOS_RANGES, PolarTargets, cast_rays, encode_targets
 from .polygon_iou import polygon_areas, polygon_iou, rays_iou
 from .polygon_nms import batched_polygon_nms, batched_rays_nms, polygon_nms, rays_nms
@@ -23,6 +24,7 @@ __all__ = [
     "FCOS_RANGES",
     "RLE",
     "Outlines",
+    "PolarIoULoss",
     "PolarTargets",
     "batched_polygon_nms",
     "batched_rays_nms",

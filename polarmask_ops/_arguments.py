@@ -96,6 +96,13 @@ def choice(op: str, name: str, value: str, choices: Sequence[str]) -> str:
     return value
 
 
+def power(op: str, value: int) -> int:
+    """Return the power of Polar IoU, 1 or 2."""
+    if value not in (1, 2):
+        raise ValueError(f"{op}: expected power to be 1 or 2, got {value}")
+    return value
+
+
 def integers(op: str, name: str, values: Sequence[int]) -> list[int]:
     """A list of integers, symbolic ones among them."""
     try:

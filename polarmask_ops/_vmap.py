@@ -23,14 +23,19 @@ def register(name: str, rows: Sequence[int] = (), *, length: str | None = None) 
                 tensor = args[k].unsqueeze(0) if dims[k] is None else args[k].movedim(dims[k], 0)
                 count = tensor.shape[1]
                 args[k] = tensor.expand(size, *tensor.shape[1:]).flatten(0, 1)
-        return torch.utils._pytree.tree_map(lambda out: out.unflatten(0, (size, count)), op(*args))
+        result = op(*args)
+        if isinstance(result, Tensor):
+            return result.view(size, count, *result.shape[1:])
+        return tuple(out.view(size, count, *out.shape[1:]) for out in result)
 
     def loop(size: int, dims: Sequence[Any], args: list[Any]) -> Any:
         results = [
             op(*(arg.select(dim, k) if isinstance(dim, int) else arg for arg, dim in zip(args, dims, strict=True)))
             for k in range(size)
         ]
-        return torch.utils._pytree.tree_map(lambda *outs: torch.stack(outs), *results)
+        if isinstance(results[0], Tensor):
+            return torch.stack(results)
+        return tuple(torch.stack(outs) for outs in zip(*results, strict=True))
 
     def vmap(info: Any, in_dims: Sequence[Any], *args: Any) -> Any:
         if length is not None and args[-1] is None:

@@ -106,7 +106,9 @@ class Recorder(TorchFunctionMode):
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         if isinstance(func, (torch._ops.OpOverload, torch._ops.OpOverloadPacket)) and "polarmask" in str(func):
-            self.calls.append((func, args))
+            op = func if isinstance(func, torch._ops.OpOverload) else func.default
+            rest = op._schema.arguments[len(args) :]
+            self.calls.append((func, (*args, *((kwargs or {})[argument.name] for argument in rest))))
         return func(*args, **(kwargs or {}))
 
 
