@@ -32,7 +32,7 @@ WARNINGS = {
     "area unsound": "annotations whose area is no positive number and is computed",
     "no label file": "images without a file of labels, taken for images without objects",
     "no label image": "images without a label image, which are left out",
-    "no image of labels": "label images without an image",
+    "no image of labels": "files of labels without an image",
     "not read": "files of formats that are not read",
     "other place": "files that are not where the data set says, but were found elsewhere",
     "several parts": "label images whose values have several parts",

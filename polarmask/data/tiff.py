@@ -75,7 +75,7 @@ def read_tiff(path: Path, *, labels: bool = False, stack: bool = False) -> Pixel
             values = _by_pillow(path, layout)
         else:
             values = upright(layout.channels_last(values), layout.orientation)
-            if layout.inverted and (values.dtype == np.bool_ or not labels):
+            if layout.inverted and not labels:  # tifffile writes masks of bool as they are, and says that 0 is white
                 values = _inverted(values)
         remarks = []
         if stack and layout.other not in "CS":

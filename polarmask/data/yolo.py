@@ -9,7 +9,7 @@ from ..config import DataConfig
 from .files import Files, not_read, read_text
 from .images import DataError
 from .instances import AnnotationError, Instances, checked_rings
-from .yolo_files import class_names, find_images, label_file, read_yaml, yaml_file
+from .yolo_files import class_names, find_images, label_file, left_over_labels, read_yaml, yaml_file
 
 BEYOND = 0.01  # shares of a side that a vertex may lie out of its image; pixels are meant beyond that
 
@@ -73,6 +73,8 @@ class Yolo(Files):
     def problems(self) -> Iterator[tuple[str, str]]:
         for image in self.unlabelled:
             yield "no label file", f"{image}: there is no {label_file(image)}"
+        for path in left_over_labels(self.found):
+            yield "no image of labels", f"{path}: no image belongs to it"
         for sentence in self.found.moved:
             yield "other place", sentence
         yield from not_read(self.found.left_out)

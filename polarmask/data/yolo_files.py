@@ -13,6 +13,7 @@ from .files import list_images, read_text
 from .images import DataError
 
 NAMES = ("data.yaml", "data.yml", "dataset.yaml")
+OTHER = {"classes.txt", "notes.txt", "labels.txt"}  # what annotation tools write beside the labels
 
 
 @dataclass
@@ -23,6 +24,8 @@ class Found:
     ----------
     images : list of Path
         They may be missing where a list names them.
+    folders : list of Path
+        Those that were searched as a whole, not by a list.
     left_out : list of Path
         Of formats that are not read.
     moved : list of str
@@ -30,6 +33,7 @@ class Found:
     """
 
     images: list[Path] = field(default_factory=list)
+    folders: list[Path] = field(default_factory=list)
     left_out: list[Path] = field(default_factory=list)
     moved: list[str] = field(default_factory=list)
 
@@ -118,6 +122,7 @@ def find_images(file: Path, content: dict[str, Any], split: str) -> Found:
         if place.is_dir():
             listing = list_images(place)
             result.images += listing.images
+            result.folders.append(place)
             result.left_out += listing.left_out
         else:
             _read_list(place, [place.parent, base, file.parent], result)
@@ -136,6 +141,16 @@ def label_file(image: Path) -> Path:
     path = Path(*parts).with_suffix(".txt")
     upper = path.with_suffix(".TXT")
     return upper if upper.exists() and not path.exists() else path
+
+
+def left_over_labels(found: Found) -> Iterator[Path]:
+    """Files with labels, beside those of the images, in the folders that hold the labels of whole folders of images."""
+    known = {label_file(image) for image in found.images}
+    for folder in dict.fromkeys(found.folders):
+        labels = label_file(folder / "image.png").parent
+        if labels != folder:  # beside the images lie other texts too, such as classes.txt
+            files = list_images(labels, {".txt"}).images if labels.is_dir() else []
+            yield from (path for path in files if path not in known and path.name not in OTHER and path.stat().st_size)
 
 
 def _place(base: Path, entry: str) -> Path | None:

@@ -227,6 +227,14 @@ def test_read_image_of_a_tiff_where_0_is_white_is_inverted(tmp_path, dtype):
     torch.testing.assert_close(LargeTiff(tmp_path / "a.tif")[:, :][0], want)
 
 
+def test_read_labels_of_a_mask_of_bool_are_what_was_written(tmp_path):
+    mask = GREY > 100
+    tifffile.imwrite(tmp_path / "tifffile.tif", mask)  # which says that 0 is white
+    Image.fromarray(mask).save(tmp_path / "pillow.tif")
+    for path in tmp_path.iterdir():
+        assert (read_labels(path) == mask).all()
+
+
 def test_read_image_of_a_palette_tiff_shows_its_colours(tmp_path):
     image = Image.fromarray(GREY % 3, "P")
     image.putpalette([255, 0, 0, 0, 255, 0, 0, 0, 255])

@@ -309,3 +309,14 @@ def test_a_label_file_that_is_no_text_is_named(tmp_path):
     data = open_data(write(tmp_path / "set", text=b"\xff\xfe\xfd"))
     with pytest.raises(DataError, match=r"a\.txt: cannot be read as text"):
         data[0]
+
+
+def test_labels_without_an_image_are_counted(tmp_path, caplog):
+    root = write(tmp_path / "set", ("images/train/a.png", "images/train/deep/b.png", "images/val/c.png"))
+    (root / "images/train/deep/b.png").unlink()
+    for name in ("classes.txt", "empty.txt"):
+        (root / "labels/train" / name).write_text("cat" if name == "classes.txt" else "")
+    check_data(open_data(root), "train")
+    (record,) = caplog.records
+    assert "1 files of labels without an image, such as " in record.getMessage()
+    assert "b.txt: no image belongs to it" in record.getMessage()
