@@ -39,7 +39,7 @@ AT_ONCE ?= -n $(shell getconf _NPROCESSORS_ONLN)
 SIMT_STEMS := $(sort $(shell sed -n 's|^ops/.*/\(.*\)_kernels\.cu$$|\1|p' csrc/sources.txt))
 SIMT_TESTS := $(sort $(wildcard $(SIMT_STEMS:%=tests/ops/test_%*.py)))
 SIMT_PYTEST := $(BIN)/pytest $(AT_ONCE) -m "not slow" --capture=sys $(SIMT_TESTS)
-ANY_SCHEDULE := -k "not compile and not export and not opcheck"
+UNTRACED := -k "not compile and not export and not opcheck"
 ASAN := LD_PRELOAD="$$($(CXX) -print-file-name=libasan.so) $$($(CXX) -print-file-name=libstdc++.so)" \
 	ASAN_OPTIONS=detect_leaks=0:detect_stack_use_after_return=0 UBSAN_OPTIONS=print_stacktrace=1
 
@@ -114,7 +114,7 @@ test-cmake: $(VENV)/.installed
 OPS_TESTS = $(filter-out %_inductor.py, $(wildcard tests/ops/test_*.py tests/ops/common/test_*.py)) tests/test_examples.py
 sanitize: $(VENV)/.installed
 	POLARMASK_SANITIZE=1 POLARMASK_CUDA=0 $(BIN)/python setup.py --quiet build --build-base build/sanitize --build-lib build/sanitize/lib
-	$(ASAN) PYTHONPATH=build/sanitize/lib $(BIN)/pytest $(AT_ONCE) -m "not slow" --capture=sys $(OPS_TESTS)
+	$(ASAN) PYTHONPATH=build/sanitize/lib $(BIN)/pytest $(AT_ONCE) -m "not slow" --capture=sys $(UNTRACED) $(OPS_TESTS)
 
 test-simt test-simt-race test-simt-asan test-simt-smoke: export POLARMASK_BACKEND = simt
 simt-build: $(VENV)/.installed
@@ -125,15 +125,15 @@ in_schedule = PYTHONPATH=build/simt/plain POLARMASK_SIMT_SCHEDULE=$(1) $(SIMT_PY
 test-simt: $(VENV)/.installed
 	$(BIN)/python tests/simt/simt_build.py plain
 	$(call in_schedule,$(firstword $(SCHEDULES)))
-	set -e; $(foreach schedule,$(wordlist 2,99,$(SCHEDULES)),$(call in_schedule,$(schedule)) $(ANY_SCHEDULE);)
+	set -e; $(foreach schedule,$(wordlist 2,99,$(SCHEDULES)),$(call in_schedule,$(schedule)) $(UNTRACED);)
 
 test-simt-race: $(VENV)/.installed
 	$(BIN)/python tests/simt/simt_build.py race
-	PYTHONPATH=build/simt/race POLARMASK_SIMT_SCHEDULE=1 $(SIMT_PYTEST) $(ANY_SCHEDULE)
+	PYTHONPATH=build/simt/race POLARMASK_SIMT_SCHEDULE=1 $(SIMT_PYTEST) $(UNTRACED)
 
 test-simt-asan: $(VENV)/.installed
 	$(BIN)/python tests/simt/simt_build.py asan
-	$(ASAN) PYTHONPATH=build/simt/asan $(SIMT_PYTEST) $(ANY_SCHEDULE)
+	$(ASAN) PYTHONPATH=build/simt/asan $(SIMT_PYTEST) $(UNTRACED)
 
 test-simt-smoke: simt-build
 	$(call in_schedule,backward) -m smoke

@@ -24,7 +24,8 @@ def root(tmp_path):
 
 def test_cut_pixels_stop_with_the_name_of_the_file(root):
     data = open_data(root)
-    check_data(data, "train")
+    with pytest.raises(DataError, match=r"cut\.png: cannot be read"):
+        check_data(data, "train")
     with pytest.raises(DataError, match=r"cut\.png: cannot be read"):
         data[0]
 
