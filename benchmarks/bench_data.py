@@ -24,7 +24,7 @@ def move(image_or_shapes):
 
 def encode(outlines: Outlines, boxes: Tensor) -> PolarTargets:
     labels = torch.zeros(len(outlines), dtype=torch.int64)
-    return encode_targets(SHAPES, STRIDES, boxes, labels, outlines, torch.tensor([0, len(outlines)]))
+    return encode_targets(SHAPES, STRIDES, [{"outlines": outlines, "labels": labels, "boxes": boxes}])
 
 
 def polygons(inputs: TrainingImage) -> PolarTargets:

@@ -6,7 +6,7 @@ from peers import polar_target as peers
 from race import Floor, Growth, Race, Runner, size_of
 from torch import Tensor
 
-from polarmask_ops import PolarTargets, cast_rays, encode_targets, outlines_from_masks
+from polarmask_ops import PolarTargets, cast_rays, encode_ragged_targets, outlines_from_masks
 
 
 def ours(scene: Scene) -> PolarTargets:
@@ -19,8 +19,15 @@ def whole_bitmaps(scene: Scene) -> PolarTargets:
 
 
 def _encode(scene: Scene, outlines, **options) -> PolarTargets:
-    image_offsets = torch.tensor([0, len(scene.boxes)])
-    return encode_targets(scene.level_shapes, STRIDES, scene.boxes, scene.labels, outlines, image_offsets, **options)
+    return encode_ragged_targets(
+        scene.level_shapes,
+        STRIDES,
+        boxes=scene.boxes,
+        labels=scene.labels,
+        outlines=outlines,
+        image_offsets=torch.tensor([0, len(scene.boxes)]),
+        **options,
+    )
 
 
 def released_rule(scene: Scene, centers: Tensor | None = None) -> PolarTargets:

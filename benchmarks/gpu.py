@@ -41,7 +41,14 @@ def encode(scene: Scene) -> ops.PolarTargets:
     device = scene.masks.device
     outlines = _outlines(scene)
     offsets = torch.arange(2, device=device) * len(scene.boxes)  # without a copy from the host
-    return ops.encode_targets(scene.level_shapes, STRIDES, scene.boxes, scene.labels, outlines, offsets)
+    return ops.encode_ragged_targets(
+        scene.level_shapes,
+        STRIDES,
+        boxes=scene.boxes,
+        labels=scene.labels,
+        outlines=outlines,
+        image_offsets=offsets,
+    )
 
 
 def _outlines(scene: Scene) -> ops.Outlines:

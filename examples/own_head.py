@@ -6,9 +6,9 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 import polarmask_ops as ops
 
 outlines = ops.outlines_from_polygons([[[10, 12, 50, 8, 56, 44, 30, 58]], [[80, 70, 120, 76, 110, 118, 76, 110]]])
-boxes, labels, offsets, ranges = outlines.boxes(), torch.tensor([0, 0]), torch.tensor([0, 2]), [(0, float("inf"))]
-targets = ops.encode_targets([(32, 32)], [4], boxes, labels, outlines, offsets, num_rays=32, regress_ranges=ranges)
-positive = targets.labels[0] >= 0
+image, ranges = {"outlines": outlines, "labels": torch.tensor([0, 0])}, [(0, float("inf"))]
+targets = ops.encode_targets([(32, 32)], [4], [image], num_rays=32, regress_ranges=ranges)
+positive = targets.positive[0]
 features, head = torch.eye(1024).view(1, 1024, 32, 32), torch.nn.Conv2d(1024, 33, 1)
 optimizer = torch.optim.Adam(head.parameters(), 0.1)
 for _ in range(100):

@@ -4,7 +4,7 @@ import torch
 from torchvision.models.detection import RetinaNet, retinanet_resnet50_fpn_v2
 
 from polarmask.model import PolarHead, PostProcess, polar_losses
-from polarmask_ops import Outlines, encode_targets, outlines_from_polygons
+from polarmask_ops import encode_targets, outlines_from_polygons
 
 
 class PolarRetinaNet(RetinaNet):
@@ -13,11 +13,7 @@ class PolarRetinaNet(RetinaNet):
         output = self.head(list(self.backbone(batch.tensors).values()))
         if not self.training:
             return PostProcess()(output, self.head.points(output.level_shapes, batch.tensors.device), batch.image_sizes)
-        boxes, labels = (torch.cat([target[name] for target in targets]) for name in ("boxes", "labels"))
-        outlines, counts = Outlines.cat([t["outlines"] for t in targets]), [0, *(len(t["labels"]) for t in targets)]
-        offsets = torch.tensor(counts, device=labels.device).cumsum(0)
-        encoded = encode_targets(output.level_shapes, self.head.strides, boxes, labels, outlines, offsets)
-        return polar_losses(output, encoded)
+        return polar_losses(output, encode_targets(output.level_shapes, self.head.strides, targets))
 
 
 backbone = retinanet_resnet50_fpn_v2(weights=None, weights_backbone=None).backbone

@@ -4,7 +4,15 @@ from ._extension import _C
 from .outlines import Outlines, outlines_from_masks, outlines_from_polygons, outlines_from_rle
 from .polar_iou import polar_centerness, polar_iou
 from .polar_iou_loss import PolarIoULoss, polar_iou_loss
-from .polar_target import FCOS_RANGES, PolarTargets, cast_rays, encode_targets
+from .polar_target import (
+    BACKGROUND,
+    FCOS_RANGES,
+    IGNORED,
+    PolarTargets,
+    cast_rays,
+    encode_ragged_targets,
+    encode_targets,
+)
 from .polygon_iou import polygon_areas, polygon_iou, rays_iou
 from .polygon_nms import batched_polygon_nms, batched_rays_nms, polygon_nms, rays_nms
 from .rasterize import (
@@ -21,7 +29,9 @@ from .star_distances import star_distances
 from .top_scores import top_scores
 
 __all__ = [
+    "BACKGROUND",
     "FCOS_RANGES",
+    "IGNORED",
     "RLE",
     "Outlines",
     "PolarIoULoss",
@@ -29,6 +39,7 @@ __all__ = [
     "batched_polygon_nms",
     "batched_rays_nms",
     "cast_rays",
+    "encode_ragged_targets",
     "encode_targets",
     "outlines_from_masks",
     "outlines_from_polygons",

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from polarmask_ops import Outlines, PolarTargets, encode_targets
+from polarmask_ops import PolarTargets, encode_targets
 
 from .head import PolarHead
 from .loss import box_centerness, polar_losses
@@ -177,20 +177,14 @@ class PolarMask(nn.Module):
         return batch.flip(1) if self.bgr else batch
 
     def encode(self, level_shapes: Sequence[tuple[int, int]], targets: Sequence[dict[str, Any]]) -> PolarTargets:
-        """What every point of the batch should say."""
-        device = targets[0]["boxes"].device
-        counts = torch.tensor([0, *(len(target["labels"]) for target in targets)]).to(device, non_blocking=True)
+        """Encode the targets of every point of the batch."""
         encoded = encode_targets(
             level_shapes,
             self.head.strides,
-            torch.cat([target["boxes"] for target in targets]),
-            torch.cat([target["labels"] for target in targets]),
-            Outlines.cat([target["outlines"] for target in targets]),
-            counts.cumsum(0),
+            targets,
             num_rays=self.head.num_rays,
             regress_ranges=self.head.ranges,
             center_radius=self.center_radius,
-            ignore=torch.cat([target["ignore"] for target in targets]),
         )
         if self.centerness == "fcos":
             encoded = encoded._replace(centerness=box_centerness(encoded.boxes))

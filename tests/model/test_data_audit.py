@@ -22,7 +22,7 @@ from polarmask.data.nuclei import fetch
 from polarmask.data.problems import ERRORS, WARNINGS
 from polarmask_ops import (
     cast_rays,
-    encode_targets,
+    encode_ragged_targets,
     outlines_from_masks,
     outlines_from_polygons,
     outlines_to_masks,
@@ -177,13 +177,13 @@ def test_claims_are_those_of_the_targets(radius):
     model = ModelConfig(strides=[4, 8, 16], ranges=[(-1, 16), (16, 24), (24, 1e8)], center_radius=radius)
     boxes, centers, size = outlines.boxes(), outlines.centroids(), (230, 240)
     shapes = [(-(-size[0] // stride), -(-size[1] // stride)) for stride in model.strides]
-    alone = encode_targets(
+    alone = encode_ragged_targets(
         shapes,
         model.strides,
-        boxes,
-        torch.zeros(40, dtype=torch.int64),
-        outlines,
-        torch.arange(41),
+        boxes=boxes,
+        labels=torch.zeros(40, dtype=torch.int64),
+        outlines=outlines,
+        image_offsets=torch.arange(41),
         regress_ranges=model.ranges,
         center_radius=radius,
     )

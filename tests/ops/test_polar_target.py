@@ -11,7 +11,7 @@ from op_tester import Bad, OpTester
 from polar_target_tester import ROUNDED_ONCE, batch, cast, closed, coordinate, kernels, outlines_of, same_bits, star
 from reference import polar_target as reference
 
-from polarmask_ops import FCOS_RANGES, Outlines, cast_rays, encode_targets
+from polarmask_ops import FCOS_RANGES, Outlines, cast_rays, encode_ragged_targets
 
 
 def test_threads_change_nothing():
@@ -20,14 +20,14 @@ def test_threads_change_nothing():
     try:
         for count in (1, 3):
             torch.set_num_threads(count)
-            results.append((cast(segments, origins, 36), *encode_targets(**sample)))
+            results.append((cast(segments, origins, 36), *encode_ragged_targets(**sample)))
     finally:
         torch.set_num_threads(threads)
     assert all(torch.equal(one, three) for one, three in zip(*results, strict=True))
 
 
 class TestEncodeTargets(OpTester):
-    function = encode_targets
+    function, name = encode_ragged_targets, "encode_targets"
     reference = reference.encode_targets
     bad_inputs = (
         Bad({"level_shapes": [(10, 12)]}, ValueError, ("level_shapes", "one length", "1, 2 and 2")),
@@ -107,7 +107,7 @@ def points_of(sample):
 @pytest.mark.parametrize("method", ["last", "first", "binned"])
 def test_rays_are_those_of_cast_rays(method):
     sample = batch(torch.float32)
-    targets = encode_targets(**sample, method=method)
+    targets = encode_ragged_targets(**sample, method=method)
     image, point = (targets.instance >= 0).nonzero().T
     want = cast_rays(
         points_of(sample)[point], sample["outlines"], targets.instance[image, point], sample["num_rays"], method=method
@@ -119,7 +119,7 @@ def test_rays_are_those_of_cast_rays(method):
 def test_empty_levels_cost_nothing():
     sample = batch()
     everywhere = torch.tensor([-1e30, -1e30, 1e30, 1e30]).expand(7, 4)
-    targets = encode_targets(
+    targets = encode_ragged_targets(
         **{**sample, "boxes": everywhere, "level_shapes": [(2**40, 0), (0, 2**40)], "center_radius": math.inf},
         ignore=torch.arange(7) % 2 == 0,
     )
@@ -131,7 +131,7 @@ def test_gradients_stop():
     outlines = sample["outlines"]
     wanting = {name: sample[name].clone().requires_grad_() for name in ("boxes", "centers")}
     wanting["outlines"] = Outlines(outlines.segments.clone().requires_grad_(), outlines.offsets)
-    targets = encode_targets(**{**sample, **wanting, "areas": torch.rand(7, requires_grad=True)})
+    targets = encode_ragged_targets(**{**sample, **wanting, "areas": torch.rand(7, requires_grad=True)})
     origins = torch.rand(1, 2, requires_grad=True)
     distances = cast_rays(origins, wanting["outlines"], torch.tensor([0]))
     assert not any(tensor.requires_grad for tensor in (*targets, distances))
@@ -152,13 +152,13 @@ def test_the_op_itself_takes_float32_only(name):
 
 def test_rays_beyond_float32_have_no_centerness():
     far = torch.tensor([[-3e38, -3e38, 3e38, -3e38], [3e38, -3e38, -3e38, 3e38], [-3e38, 3e38, -3e38, -3e38]])
-    targets = encode_targets(
+    targets = encode_ragged_targets(
         [(1, 1)],
         [1],
-        torch.tensor([[0.0, 0.0, 1.0, 1.0]]),
-        torch.tensor([3]),
-        Outlines(far, torch.tensor([0, 3])),
-        torch.tensor([0, 1]),
+        boxes=torch.tensor([[0.0, 0.0, 1.0, 1.0]]),
+        labels=torch.tensor([3]),
+        outlines=Outlines(far, torch.tensor([0, 3])),
+        image_offsets=torch.tensor([0, 1]),
         num_rays=8,
         regress_ranges=[(0, 1)],
         centers=torch.tensor([[0.5, 0.5]]),
@@ -170,13 +170,13 @@ def test_rays_beyond_float32_have_no_centerness():
 
 def test_images_do_not_see_each_other():
     sample = batch()
-    together = encode_targets(**sample)
+    together = encode_ragged_targets(**sample)
     outlines, offsets = sample["outlines"], sample["image_offsets"].tolist()
     for image, (begin, end) in enumerate(itertools.pairwise(offsets)):
         first, last = outlines.offsets[begin], outlines.offsets[end]
         own = Outlines(outlines.segments[first:last], outlines.offsets[begin : end + 1] - first)
         columns = {name: sample[name][begin:end] for name in ("boxes", "labels", "centers")}
-        alone = encode_targets(
+        alone = encode_ragged_targets(
             **{**sample, **columns, "outlines": own, "image_offsets": torch.tensor([0, end - begin])}
         )
         want = torch.where(together.instance >= 0, together.instance - begin, together.instance)[image]
@@ -187,8 +187,8 @@ def test_images_do_not_see_each_other():
 
 def test_centroids_are_the_default_centers():
     sample = batch()
-    given = encode_targets(**{**sample, "centers": sample["outlines"].centroids()})
-    default = encode_targets(**{**sample, "centers": None})
+    given = encode_ragged_targets(**{**sample, "centers": sample["outlines"].centroids()})
+    default = encode_ragged_targets(**{**sample, "centers": None})
     assert all(torch.equal(one, other) for one, other in zip(given, default, strict=True))
 
 
@@ -202,13 +202,13 @@ def test_hostile_instances(rows, center_radius, stride):
     count = len(rows)
     triangles = torch.stack([rows[:, :2], rows[:, 2:4], rows[:, 4:6]], 1)
     segments = torch.cat([triangles, triangles.roll(-1, 1)], 2).reshape(-1, 4)
-    targets = encode_targets(
+    targets = encode_ragged_targets(
         [(5, 4)],
         [stride],
-        rows[:, [0, 1, 4, 5]],
-        torch.arange(count),
-        Outlines(segments, 3 * torch.arange(count + 1)),
-        torch.tensor([0, count]),
+        boxes=rows[:, [0, 1, 4, 5]],
+        labels=torch.arange(count),
+        outlines=Outlines(segments, 3 * torch.arange(count + 1)),
+        image_offsets=torch.tensor([0, count]),
         regress_ranges=[(-1, math.inf)],
         centers=rows[:, 6:8],
         areas=rows[:, 8],
@@ -251,8 +251,8 @@ def test_kernels_encode_the_same_targets(method):
         "method": method,
     }
     ignore = torch.arange(count) % 6 == 5
-    same_bits(encode_targets, kwargs)
-    same_bits(encode_targets, {**kwargs, "areas": areas, "ignore": ignore, "center_radius": math.inf})
+    same_bits(encode_ragged_targets, kwargs)
+    same_bits(encode_ragged_targets, {**kwargs, "areas": areas, "ignore": ignore, "center_radius": math.inf})
 
 
 @kernels
@@ -270,8 +270,10 @@ def test_kernels_survive_values_that_nobody_checks(monkeypatch):
         nonsense = Outlines(outlines.segments, torch.tensor(offsets, device=device))
         rays = cast_rays(torch.zeros(7, 2, device=device), nonsense, torch.arange(7, device=device))
         assert rays.isfinite().all()
-        targets = encode_targets(**{**sample, "outlines": nonsense}, ignore=torch.arange(7, device=device) % 2 == 0)
+        targets = encode_ragged_targets(
+            **{**sample, "outlines": nonsense}, ignore=torch.arange(7, device=device) % 2 == 0
+        )
         assert ((targets.instance >= -2) & (targets.instance < 7)).all()
     for offsets in ([7, 4, 4, 0], [2**62, -(2**62), 2**62, 7], [3, 3, 3, 3]):
-        targets = encode_targets(**{**sample, "image_offsets": torch.tensor(offsets, device=device)})
+        targets = encode_ragged_targets(**{**sample, "image_offsets": torch.tensor(offsets, device=device)})
         assert ((targets.instance >= -1) & (targets.instance < 7)).all()

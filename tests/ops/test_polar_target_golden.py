@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from polarmask_ops import Outlines, cast_rays, encode_targets
+from polarmask_ops import Outlines, cast_rays, encode_ragged_targets
 
 GOLDEN = Path(__file__).parent.parent / "golden"
 OUR_ORDER = [(9 - k) % 36 for k in range(36)]  # the release counts from +y towards +x
@@ -31,13 +31,13 @@ def test_rays(device):
 def test_targets(name, device):
     data, outlines = load(name, device)
     boxes = torch.tensor(data["gt_boxes"], device=device)
-    targets = encode_targets(
+    targets = encode_ragged_targets(
         data["featmap_sizes"].tolist(),
         [8, 16, 32, 64, 128],
-        boxes,
-        torch.tensor(data["gt_labels"], device=device),
-        outlines,
-        torch.tensor([0, len(boxes)], device=device),
+        boxes=boxes,
+        labels=torch.tensor(data["gt_labels"], device=device),
+        outlines=outlines,
+        image_offsets=torch.tensor([0, len(boxes)], device=device),
         centers=torch.tensor(data["centers_xy"], device=device).float(),
         areas=(boxes[:, 2] - boxes[:, 0] + 1) * (boxes[:, 3] - boxes[:, 1] + 1),
         method="binned",

@@ -98,8 +98,9 @@ def targets(d: Draw) -> Call:
     kwargs["regress_ranges"] = [(-1, 64), (d.number(16, 64), math.inf)][: len(strides)]
     kwargs["center_radius"] = d.number(1.5, math.inf, 0.5)
     boxes = torch.from_numpy(np.sort(d.rng.random((count, 2, 2)) * 40, 1).reshape(count, 4))
-    args = (levels, strides, d.finish(boxes, *FLOATS), d.ints(count), d.outlines(count), d.offsets(count, images))
-    return "encode_targets", ops.encode_targets, args, kwargs, lambda out: unit(out.centerness)
+    kwargs |= {"boxes": d.finish(boxes, *FLOATS), "labels": d.ints(count), "outlines": d.outlines(count)}
+    kwargs["image_offsets"] = d.offsets(count, images)
+    return "encode_targets", ops.encode_ragged_targets, (levels, strides), kwargs, lambda out: unit(out.centerness)
 
 
 def stars(d: Draw) -> Call:

@@ -303,4 +303,6 @@ class OpTester(ArgumentTester):
         kwargs = {**self.sample(torch.float32, device), **bad.changes}
         with pytest.raises(bad.error) as raised:
             type(self).function(**kwargs)
-        assert [word for word in (type(self).function.__name__, *bad.words) if word not in str(raised.value)] == []
+        assert [
+            word for word in (self.name or type(self).function.__name__, *bad.words) if word not in str(raised.value)
+        ] == []

@@ -9,7 +9,7 @@ from outlines_tester import segment_sets
 from polarmask_ops import (
     RLE,
     Outlines,
-    encode_targets,
+    encode_ragged_targets,
     outlines_from_rle,
     polygons_to_masks,
     polygons_to_rle,
@@ -46,8 +46,9 @@ def test_encode_targets_of_areas_in_any_order_assigns_the_smallest(order):
     outlines = Outlines(square.repeat(count, 1), torch.arange(count + 1) * 4)
     areas = {"rising": torch.arange(1.0, count + 1), "equal": torch.ones(count)}
     areas["falling"] = areas["rising"].flip(0)
-    targets = encode_targets(
-        [(8, 8)], [8], torch.tensor([[0.0, 0, 64, 64]]).expand(count, 4), torch.arange(count), outlines,
-        torch.tensor([0, count]), regress_ranges=[(0, 1000)], center_radius=math.inf, areas=areas[order],
+    targets = encode_ragged_targets(
+        [(8, 8)], [8], boxes=torch.tensor([[0.0, 0, 64, 64]]).expand(count, 4), labels=torch.arange(count),
+        outlines=outlines, image_offsets=torch.tensor([0, count]), regress_ranges=[(0, 1000)], center_radius=math.inf,
+        areas=areas[order],
     )  # fmt: skip
     assert (targets.instance == (count - 1 if order == "falling" else 0)).all()

@@ -49,8 +49,14 @@ def loss_inputs(seed):
 def encoded(boxes, labels, segments, offsets):
     outlines = ops.Outlines(segments, offsets)
     images = torch.arange(2, device="cuda") * len(boxes)
-    return ops.encode_targets(
-        [(32, 32), (16, 16)], [8, 16], boxes, labels, outlines, images, regress_ranges=[(-1, 64), (64, math.inf)]
+    return ops.encode_ragged_targets(
+        [(32, 32), (16, 16)],
+        [8, 16],
+        boxes=boxes,
+        labels=labels,
+        outlines=outlines,
+        image_offsets=images,
+        regress_ranges=[(-1, 64), (64, math.inf)],
     )
 
 

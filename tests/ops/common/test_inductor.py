@@ -28,8 +28,15 @@ class Step(torch.nn.Module):
     def forward(self, log_rays, segments, offsets, boxes, labels, image_offsets):
         outlines = Outlines(segments, offsets)
         centers = (boxes[:, :2] + boxes[:, 2:]) / 2
-        targets = ops.encode_targets(
-            SHAPES, STRIDES, boxes, labels, outlines, image_offsets, regress_ranges=RANGES, centers=centers
+        targets = ops.encode_ragged_targets(
+            SHAPES,
+            STRIDES,
+            boxes=boxes,
+            labels=labels,
+            outlines=outlines,
+            image_offsets=image_offsets,
+            regress_ranges=RANGES,
+            centers=centers,
         )
         weight = targets.centerness.flatten()
         loss = ops.polar_iou_loss(log_rays, targets.rays.flatten(0, 1), weight, log_pred=True)
