@@ -17,8 +17,8 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from polarmask.config import Config, ModelConfig
-from polarmask.detector import Detector
-from polarmask.evaluation import coco_results
+from polarmask.inference.detector import Detector
+from polarmask.inference.results import coco_results
 from polarmask.model import build_model
 
 CATEGORIES = {n: str(n) for n in range(1, 81)}

@@ -26,11 +26,12 @@ from torch import Tensor, nn
 
 from polarmask.config import Config, ModelConfig, load_config
 from polarmask.data import DataSet, build_data
-from polarmask.data.loader import training_loader
-from polarmask.detector import Detector
-from polarmask.evaluation import coco_results, compare
+from polarmask.data.batches.loader import training_loader
+from polarmask.evaluation import compare
+from polarmask.inference.detector import Detector
+from polarmask.inference.results import coco_results
 from polarmask.model import build_model
-from polarmask.optim import MovingAverage, build_optimizer, skip_unless
+from polarmask.training.optim import MovingAverage, build_optimizer, skip_unless
 
 DATA_SEED = 0  # the seeds are those of weights, order and augmentation
 WARM_UP = 0.05  # of the time

@@ -17,7 +17,7 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 from polarmask.config import Config, parse_config
-from polarmask.trainer import _Run
+from polarmask.training.trainer import _Run
 
 WARM_UP, STEPS = 5, 15  # 35 steps in all: an epoch of nuclei has 40
 

@@ -6,14 +6,13 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .ablation import ablate
     from .config import Config, load_config
-    from .detector import Detector, load
     from .evaluation import evaluate
+    from .inference import Detector, load, predict
     from .model import PolarHead, PolarMask
     from .model.released import convert
-    from .prediction import predict
-    from .trainer import train
+    from .training import train
+    from .training.ablation import ablate
 
 __all__ = [
     "Config",
@@ -32,19 +31,19 @@ __all__ = [
 # The modules of the public names. A module is imported when one of its names is first used, since torch alone takes
 # seconds to load, and programs set environment variables before that.
 _HOMES = {
-    "ablate": "ablation",
+    "ablate": "training.ablation",
     "Config": "config",
     "load_config": "config",
-    "Detector": "detector",
-    "load": "detector",
+    "Detector": "inference",
+    "load": "inference",
     "evaluate": "evaluation",
     "PolarHead": "model",
     "PolarMask": "model",
     "convert": "model.released",
-    "predict": "prediction",
-    "train": "trainer",
+    "predict": "inference",
+    "train": "training",
 }
-_MODULES = ("audit", "config", "data", "detector", "evaluation", "model", "prediction", "tiles", "trainer")
+_MODULES = ("audit", "config", "data", "evaluation", "inference", "model", "training")
 
 
 def __getattr__(name: str) -> Any:

@@ -24,10 +24,10 @@ import numpy as np
 import torch
 from safetensors.torch import load_file
 
-from polarmask.checkpoint import list_checkpoints
 from polarmask.cli import run
-from polarmask.files import TEMPORARY
-from polarmask.run_folder import LOCK
+from polarmask.common.files import TEMPORARY
+from polarmask.training.checkpoint import list_checkpoints
+from polarmask.training.run_folder import LOCK
 
 OPTIONS = {
     "config": "nuclei",
@@ -158,7 +158,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # of the server, which begins with the first training
-    CONTEXT.set_forkserver_preload(["polarmask.trainer", "torch.utils.tensorboard"])
+    CONTEXT.set_forkserver_preload(["polarmask.training.trainer", "torch.utils.tensorboard"])
     rng = np.random.default_rng(given.seed)
     counts: collections.Counter[str] = collections.Counter()
     with tempfile.TemporaryDirectory() as scratch:

@@ -16,12 +16,12 @@ from torch import Tensor
 
 from polarmask_ops import Outlines, cast_rays, rays_to_polygons
 
+from ..common.files import writing
 from ..config import Config
 from ..data import Files
 from ..data.check import NOTHING, check_image, pixel_remarks, trained, why_nothing
 from ..data.instances import Instances
 from ..data.problems import ERRORS, Problems
-from ..files import writing
 from .geometry import ceilings, claimed, contains, crosses
 
 RAYS = (16, 24, 36, 72, 128)

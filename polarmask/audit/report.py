@@ -14,11 +14,11 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Column, Table
 
-from .. import draw
+from ..common.files import write_whole
 from ..data import DataError
 from ..data.images import read_image
 from ..data.problems import ERRORS, WARNINGS
-from ..files import write_whole
+from ..inference import draw
 from .collect import RAYS, Audit, ClassAudit, Worst, bin_edges, nearest_rays, suggest
 
 TERMINAL_CLASSES = 20

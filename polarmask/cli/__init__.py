@@ -14,7 +14,7 @@ from typing import NoReturn
 
 import polarmask
 
-from .errors import ERRORS, say, sentence
+from ..common.errors import ERRORS, say, sentence
 
 PROGRAMS = {
     "train": "train a detector, evaluate it, and write weights, metrics and pictures",

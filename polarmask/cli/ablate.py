@@ -6,8 +6,8 @@ Every setting is trained with the same seeds, images and steps; a training that 
 import sys
 from collections.abc import Sequence
 
-from ..ablations import GRIDS
 from ..config import Config, Parser, build_config
+from ..config.ablations import GRIDS
 
 
 def main(args: Sequence[str] | None = None) -> None:
@@ -30,7 +30,7 @@ def main(args: Sequence[str] | None = None) -> None:
         given += ["--config", "shapes"]
     parsed = parser.parse_args(given)
     config = build_config(parser, parsed)
-    from ..ablation import ablate, table
+    from ..training.ablation import ablate, table
 
     rows = ablate(config, tuple(GRIDS) if parsed.grid == "all" else [parsed.grid], parsed.seeds)
     print(table(rows))

@@ -26,12 +26,12 @@ def main(args: Sequence[str] | None = None) -> None:
     """
     parser = build_parser()
     weights = parser.parse_args(args).weights
-    from .. import draw
+    from ..common.files import write_whole
+    from ..common.runtime import device_of, mixed, on_main, processes
     from ..data import check_data, data_to_evaluate, mark_checked
-    from ..detector import load
     from ..evaluation import choose_thresholds, evaluate, with_thresholds
-    from ..files import write_whole
-    from ..runtime import device_of, mixed, on_main, processes
+    from ..inference import draw
+    from ..inference.detector import load
 
     kept = load(weights)
     for part in ("data", "eval"):  # options that are not given keep the values of the training

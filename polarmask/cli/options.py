@@ -7,7 +7,7 @@ from jsonargparse import Namespace
 from ..config import Parser
 
 if TYPE_CHECKING:
-    from ..detector import Detector
+    from ..inference.detector import Detector
 
 
 def add_runtime(parser: Parser) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from ..config import Parser
-from ..config_check import check_ranges
+from ..config.check import check_ranges
 from .options import add_limits, add_runtime, limited
 
 
@@ -23,9 +23,9 @@ def main(args: Sequence[str] | None = None) -> int:
     """
     parser = build_parser()
     parsed = parser.parse_args(args)
-    from ..detector import load
-    from ..prediction import predict
-    from ..runtime import device_of, mixed
+    from ..common.runtime import device_of, mixed
+    from ..inference.detector import load
+    from ..inference.prediction import predict
 
     device = device_of(parsed.device)
     detector = limited(load(parsed.weights, device), parser, parsed)

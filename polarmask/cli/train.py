@@ -17,9 +17,9 @@ def main(args: Sequence[str] | None = None) -> None:
         By default ``sys.argv`` without its first entry.
     """
     config = parse_config(args, description=__doc__, prog="polarmask train")
-    from ..run_folder import FILES
-    from ..runtime import processes
-    from ..trainer import train
+    from ..common.runtime import processes
+    from ..training.run_folder import FILES
+    from ..training.trainer import train
 
     train(config)
     if not processes().is_main_process:

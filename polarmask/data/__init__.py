@@ -6,19 +6,19 @@ from typing import Any, Literal, Protocol, overload
 
 from ..config import DataConfig
 from .check import check_categories, check_data, mark_checked
-from .coco import Coco
-from .coco_images import annotation_file
-from .files import Files, log_left_out
+from .formats.coco import Coco
+from .formats.coco_images import annotation_file
+from .formats.files import Files, log_left_out
+from .formats.label_images import LabelImages
+from .formats.label_pairs import has_label_images
+from .formats.voc import Voc, list_file
+from .formats.yolo import Yolo
+from .formats.yolo_files import read_yaml, yaml_file
 from .images import DataError
-from .label_images import LabelImages
-from .label_pairs import has_label_images
 from .nuclei import Nuclei
 from .sample import Sample
 from .shapes import Shapes
 from .subset import Subset, split_indices
-from .voc import Voc, list_file
-from .yolo import Yolo
-from .yolo_files import read_yaml, yaml_file
 
 __all__ = [
     "Coco",

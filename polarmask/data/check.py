@@ -15,7 +15,7 @@ from torch import Tensor
 from polarmask_ops import RLE, Outlines
 
 from ..config import DataConfig
-from .files import Files, logger
+from .formats.files import Files, logger
 from .images import DataError, check_channels, image_remarks, image_size, is_float, read_image
 from .instances import Instances
 from .problems import ERRORS, WARNINGS, Note, Problems

@@ -163,7 +163,7 @@ def to_tv(sample: Sample) -> dict[str, Any]:
 
 
 def from_tv(entries: dict[str, Any]) -> Sample:
-    """The inverse of :func:`to_tv`: what :func:`polarmask.data.loader.collate` makes targets from."""
+    """The inverse of :func:`to_tv`: what :func:`polarmask.data.batches.loader.collate` makes targets from."""
     return Sample(
         image=entries["image"].as_subclass(Tensor),
         outlines=entries["polygons"].outlines,

@@ -12,7 +12,7 @@ from torch import Tensor
 from torchvision.models.detection import MaskRCNN_ResNet50_FPN_Weights
 
 from ..config import Config
-from ..detector import Detector
+from ..inference.detector import Detector
 from . import build_model
 from .backbone import read_weights
 

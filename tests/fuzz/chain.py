@@ -19,13 +19,14 @@ import torch
 from torch.nn.modules.module import register_module_forward_pre_hook
 
 import polarmask
-from polarmask import draw, trainer
 from polarmask.audit import audit
 from polarmask.config import Config
 from polarmask.data import SPLITS, DataError, build_data, open_data
 from polarmask.evaluation import evaluate
+from polarmask.inference import draw
+from polarmask.inference.prediction import predict
 from polarmask.model import PolarMask
-from polarmask.prediction import predict
+from polarmask.training import trainer
 
 from . import mutate_json, mutate_pixels, mutate_text  # noqa: F401, they register what they do
 from .compared import differences, read_all

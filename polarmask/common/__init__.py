@@ -1,0 +1,1 @@
+"""What every part of the package uses: files written as a whole, processes and devices, errors, signals."""
