@@ -31,7 +31,7 @@ from polarmask.evaluation import compare
 from polarmask.inference.detector import Detector
 from polarmask.inference.results import coco_results
 from polarmask.model import build_model
-from polarmask.training.optim import MovingAverage, build_optimizer, skip_unless
+from polarmask.training.optim import MovingAverage, build_optimizer, skip_step_if_nonfinite
 
 DATA_SEED = 0  # the seeds are those of weights, order and augmentation
 WARM_UP = 0.05  # of the time
@@ -105,7 +105,7 @@ def train(learner: Learner, config: Config, seconds: float) -> tuple[nn.Module, 
         optimizer.zero_grad()
         sum(losses.values()).backward()
         norm = nn.utils.clip_grad_norm_(model.parameters(), config.optim.clip)
-        skip_unless(norm.isfinite(), optimizer)
+        skip_step_if_nonfinite(norm.isfinite(), optimizer)
         optimizer.step()
         average.update_parameters(model)
         steps, spent = steps + 1, time.perf_counter() - began

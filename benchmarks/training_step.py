@@ -17,7 +17,8 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 from polarmask.config import Config, parse_config
-from polarmask.training.trainer import _Run
+from polarmask.training.run import Run
+from polarmask.training.step import take_step
 
 WARM_UP, STEPS = 5, 15  # 35 steps in all: an epoch of nuclei has 40
 
@@ -28,7 +29,7 @@ def measure(config: Config, warm_up: int = WARM_UP, steps: int = STEPS) -> dict[
     The profiler makes steps slower: the ops' share is one of steps of their own.
     """
     with tempfile.TemporaryDirectory() as folder:
-        run = _Run(replace(config, out=folder))
+        run = Run(replace(config, out=folder))
         run.model.train()
         batches = iter(run.loader)
         _take(run, batches, warm_up)
@@ -39,14 +40,14 @@ def measure(config: Config, warm_up: int = WARM_UP, steps: int = STEPS) -> dict[
     return {"seconds/step": seconds / steps, "waiting": waiting / seconds, "ops": ours / profiled}
 
 
-def _take(run: _Run, batches: Iterator[Any], steps: int) -> tuple[float, float]:
+def _take(run: Run, batches: Iterator[Any], steps: int) -> tuple[float, float]:
     """-> seconds of waiting for data, and in all."""
     waiting, began = 0.0, time.perf_counter()
     for _ in range(steps):
         asked = time.perf_counter()
         parts = list(islice(batches, run.config.optim.accumulate))
         waiting += time.perf_counter() - asked
-        run.step(parts)
+        take_step(run, parts)
     return waiting, time.perf_counter() - began
 
 

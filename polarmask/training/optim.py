@@ -29,7 +29,7 @@ def build_optimizer(model: nn.Module, config: OptimConfig) -> torch.optim.Optimi
             "weight_decay": config.weight_decay * config.bias_decay_factor,
         },
     ]
-    # Fused kernels leave a step out on the device, see skip_unless().
+    # Fused kernels leave a step out on the device, see skip_step_if_nonfinite().
     if config.optimizer == "sgd":
         optimizer = torch.optim.SGD(groups, lr=config.lr, momentum=0.9, fused=True)
         for parameter in [*others, *biases]:  # or a first step that is left out leaves it uninitialised
@@ -38,7 +38,7 @@ def build_optimizer(model: nn.Module, config: OptimConfig) -> torch.optim.Optimi
     return torch.optim.AdamW(groups, lr=config.lr, fused=True)
 
 
-def skip_unless(finite: Tensor, optimizer: Any) -> None:
+def skip_step_if_nonfinite(finite: Tensor, optimizer: Any) -> None:
     """Makes the next step of a fused optimizer do nothing where ``finite`` () is false, without reading it."""
     while hasattr(optimizer, "optimizer"):  # Accelerate's wrapper
         optimizer = optimizer.optimizer

@@ -26,7 +26,7 @@ from polarmask.evaluation import evaluate
 from polarmask.inference import draw
 from polarmask.inference.prediction import predict
 from polarmask.model import PolarMask
-from polarmask.training import trainer
+from polarmask.training import run as training_run
 
 from . import mutate_json, mutate_pixels, mutate_text  # noqa: F401, they register what they do
 from .compared import differences, read_all
@@ -136,7 +136,7 @@ class Chain:
         if not self.pictures:
             for name in ("first_batch", "sample_predictions", "learning_curve"):
                 self.undo.enter_context(patch.object(draw, name, nothing))
-            self.undo.enter_context(patch.object(trainer, "save_checkpoint", nothing))  # a fifth of the time
+            self.undo.enter_context(patch.object(training_run, "save_checkpoint", nothing))  # a fifth of the time
         return self
 
     def __exit__(self, *error: object) -> None:

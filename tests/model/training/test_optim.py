@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from polarmask.config import OptimConfig
-from polarmask.training.optim import MovingAverage, build_optimizer, schedule, skip_unless
+from polarmask.training.optim import MovingAverage, build_optimizer, schedule, skip_step_if_nonfinite
 
 
 @pytest.fixture
@@ -21,7 +21,7 @@ def test_a_step_that_is_not_finite_changes_no_weight(kind, uninitialised_is_nan)
     for finite in (False, True, False, True):
         for parameter in [*skipping.parameters(), *other.parameters()]:
             parameter.grad = torch.ones_like(parameter) if finite else torch.full_like(parameter, float("nan"))
-        skip_unless(torch.tensor(finite), optimizer)
+        skip_step_if_nonfinite(torch.tensor(finite), optimizer)
         optimizer.step()
         if finite:
             want.step()

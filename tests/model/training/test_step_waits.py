@@ -14,7 +14,8 @@ from torch.utils._pytree import tree_leaves
 
 from polarmask.config import parse_config
 from polarmask.training.optim import build_optimizer
-from polarmask.training.trainer import _Run
+from polarmask.training.run import Run
+from polarmask.training.step import take_step, update
 
 
 class Reads(TorchDispatchMode):
@@ -31,11 +32,11 @@ class Reads(TorchDispatchMode):
 
 
 def test_a_step_waits_for_nothing(run, tmp_path):
-    run = _Run(parse_config([*run[0], "--out", str(tmp_path)]))
+    run = Run(parse_config([*run[0], "--out", str(tmp_path)]))
     batches = iter(run.loader)
-    run.step([next(batches)])  # draws a picture
+    take_step(run, [next(batches)])  # makes what is made once
     with Reads() as reads:
-        report = run.step([next(batches)])
+        report = take_step(run, [next(batches)])
     # The counter of the moving average is on the CPU always; labels are checked there only.
     places = [place for place in reads.places if not {"optim.py", "polarmask.py"} & set(place)]
     assert places == []
@@ -49,12 +50,12 @@ LENGTHS_FROM_VALUES = {"aten::nonzero", "aten::masked_select", "aten::_unique2",
 
 def test_no_shape_in_a_step_depends_on_values(run, tmp_path):
     """On a GPU the host would wait for such a length; the dispatch mode above does not see those inside other ops."""
-    run = _Run(parse_config([*run[0], "--out", str(tmp_path)]))
+    run = Run(parse_config([*run[0], "--out", str(tmp_path)]))
     batches = iter(run.loader)
-    run.step([next(batches)])  # draws a picture
+    take_step(run, [next(batches)])  # makes what is made once
     parts = [next(batches)]
     with profile(activities=[ProfilerActivity.CPU]) as profiler:
-        run.step(parts)
+        take_step(run, parts)
     names = {event.name for event in profiler.events()}
     assert "polarmask::encode_targets" in names
     assert not names & LENGTHS_FROM_VALUES
@@ -85,9 +86,8 @@ class Waits(TorchDispatchMode):
 
 def test_a_step_on_a_gpu_would_wait_for_nothing(run, tmp_path, monkeypatch):
     """Tensors without values that say they are on one; all but the backward pass, which would look for it."""
-    run = _Run(parse_config([*run[0], "--out", str(tmp_path)]))
+    run = Run(parse_config([*run[0], "--out", str(tmp_path)]))
     parts = [next(iter(run.loader))]
-    run.progress.step = 1  # no picture
 
     def backward(loss):
         assert loss.is_cuda
@@ -101,7 +101,7 @@ def test_a_step_on_a_gpu_would_wait_for_nothing(run, tmp_path, monkeypatch):
             network.to_empty(device="cuda")
         run.optimizer = build_optimizer(run.network, run.config.optim)
         with Waits() as waits:
-            names, values = run.update(parts)
+            names, values = update(run, parts)
         assert waits.found == []
         assert (values.device.type, len(values)) == ("cuda", 2 + len(names))
         with Waits() as waits, contextlib.suppress(DataDependentOutputException):
@@ -114,12 +114,12 @@ def test_a_step_on_a_gpu_would_wait_for_nothing(run, tmp_path, monkeypatch):
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 def test_a_step_on_this_gpu_waits_for_nothing(run, tmp_path):
-    run = _Run(parse_config([*run[0], "--out", str(tmp_path)]))
+    run = Run(parse_config([*run[0], "--out", str(tmp_path)]))
     batches = iter(run.loader)
-    run.step([next(batches)])  # draws a picture
+    take_step(run, [next(batches)])  # makes what is made once
     parts = [next(batches)]
     torch.cuda.set_sync_debug_mode("error")
     try:
-        run.step(parts)
+        take_step(run, parts)
     finally:
         torch.cuda.set_sync_debug_mode("default")

@@ -335,7 +335,7 @@ class Crops:
 @pytest.mark.timeout(900)
 def test_overfits_two_crops(nuclei, monkeypatch, tmp_path):
     crops = Crops(nuclei[0][0])
-    monkeypatch.setattr("polarmask.training.trainer.build_data", lambda *_: crops)
+    monkeypatch.setattr("polarmask.training.run.build_data", lambda *_: crops)
     still = {"data__crop": "null", "data__flip": 0, "data__photometric": False}
     config = polarmask.load_config("nuclei", **still, data__repeat=50, optim__batch_size=2, out=tmp_path)
     polarmask.train(config)  # 500 steps
