@@ -20,6 +20,7 @@ from ..common.files import write_whole
 from ..config import Config, from_dict, to_dict
 from ..data.sample import fit, limits, resize_image, stretch
 from ..model import Cuts, PolarMask, build_model
+from ..model.weights import misfits
 from .inputs import ImageLike, as_image, as_images
 
 FORMAT = "polarmask 1"
@@ -264,16 +265,7 @@ def _categories(entries: Any) -> dict[int, str]:
 
 def _fill(model: PolarMask, state: dict[str, Tensor], path: Path) -> None:
     """Loads the tensors of a file; a ValueError names those that do not fit."""
-    wanted = model.state_dict()
-    wrong = [
-        *(f"{name} is missing" for name in wanted.keys() - state.keys()),
-        *(f"{name} has no place" for name in state.keys() - wanted.keys()),
-        *(
-            f"{name} is {tuple(state[name].shape)} instead of {tuple(value.shape)}"
-            for name, value in wanted.items()
-            if name in state and state[name].shape != value.shape
-        ),
-    ]
+    wrong = misfits(model, state)
     if wrong:
         more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
         raise ValueError(f"load: expected the tensors of its configuration in {path}: {', '.join(wrong[:3])}{more}")

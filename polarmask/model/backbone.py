@@ -1,16 +1,12 @@
 """Networks that turn a batch of images into feature maps of one width, finest first."""
 
-import pickle
 from collections import OrderedDict
 from collections.abc import Sequence
 from functools import partial
-from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-import torch
 import torch.nn.functional as F
 import torchvision
-from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
 from torchvision.models.resnet import Bottleneck
@@ -18,6 +14,7 @@ from torchvision.ops import FrozenBatchNorm2d
 from torchvision.ops.feature_pyramid_network import LastLevelP6P7
 
 from .deformable import DeformableConv
+from .weights import read_weights
 
 _group_norm = partial(nn.GroupNorm, 32)
 
@@ -63,6 +60,7 @@ class SmallBackbone(nn.Module):
         self.smooth = nn.ModuleDict({str(stride): nn.Conv2d(channels, channels, 3, 1, 1) for stride in strides})
 
     def forward(self, x: Tensor) -> "OrderedDict[str, Tensor]":
+        """Feature maps (B, channels, H/stride, W/stride) by their strides as text, from images (B, 3, H, W)."""
         x = self.stem(x)
         maps = []
         for block in self.blocks:
@@ -135,7 +133,7 @@ def load_pretrained(backbone: nn.Module, name: str, weights: str) -> None:
     """Fill a ``resnet_fpn(name, frozen=True)`` with classification weights.
 
     ``weights`` is ``torchvision`` (ImageNet, downloaded by torchvision) or the path of a state dict, see
-    :func:`read_weights`. Offsets of deformable convolutions stay as they are.
+    :func:`polarmask.model.weights.read_weights`. Offsets of deformable convolutions stay as they are.
 
     Raises
     ------
@@ -168,49 +166,3 @@ def load_pretrained(backbone: nn.Module, name: str, weights: str) -> None:
                 f"{tuple(wanted[key].shape)} instead of {tuple(shape)}; choose the model.backbone that they are of"
             )
     body.load_state_dict(wanted, strict=False)
-
-
-def read_weights(path: str | Path) -> dict[str, Tensor]:
-    """The tensors of a state dict (.safetensors, or .pth, which may also hold it as ``state_dict`` in a checkpoint).
-
-    Nothing is unpickled but tensors and plain containers.
-
-    Raises
-    ------
-    ValueError
-        If the file is damaged, would run code, or holds no state dict.
-    FileNotFoundError
-        If there is none.
-    """
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"read_weights: expected a file of weights, got {path}")
-    if Path(path).suffix == ".safetensors":
-        return _read_safetensors(path)
-    try:
-        content: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, AttributeError, LookupError) as error:
-        raise ValueError(
-            f"read_weights: expected tensors and plain containers in {path}, got a file that is damaged, holds "
-            "more, or is none that torch.save wrote"
-        ) from error
-    if isinstance(content, dict):
-        content = content.get("state_dict", content)
-    if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
-        raise ValueError(f"read_weights: expected names and tensors in {path}, got {type(content).__name__}")
-    return dict(content)
-
-
-def _read_safetensors(path: str | Path) -> dict[str, Tensor]:
-    try:
-        with safe_open(path, "pt") as file:
-            about = file.metadata() or {}
-            if "polarmask" in about:
-                raise ValueError(
-                    f"read_weights: expected the state dict of a classification network in {path}, got a detector that "
-                    "polarmask.train wrote; --resume goes on with a training"
-                )
-            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except SafetensorError as error:
-        raise ValueError(
-            f"read_weights: expected a safetensors file in {path}, got one that is damaged or something else: {error}"
-        ) from error

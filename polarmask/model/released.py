@@ -14,7 +14,7 @@ from torchvision.models.detection import MaskRCNN_ResNet50_FPN_Weights
 from ..config import Config
 from ..inference.detector import Detector
 from . import build_model
-from .backbone import read_weights
+from .weights import misfits, read_weights
 
 TOWERS = {"cls": "class_tower", "reg": "box_tower", "mask": "mask_tower"}
 OUTPUTS = {"cls": "classes", "centerness": "centerness", "reg": "boxes", "mask": "rays"}
@@ -81,16 +81,7 @@ def convert(
     if len(categories) != count:
         raise ValueError(f"convert: expected a category for each of {count} classes, got {len(categories)}")
     model = build_model(config.model, count)
-    wanted = model.state_dict()
-    wrong = [
-        *(f"{name} is missing" for name in sorted(wanted.keys() - ours.keys())),
-        *(f"{name} has no place" for name in sorted(ours.keys() - wanted.keys())),
-        *(
-            f"{name} is {tuple(ours[name].shape)} instead of {tuple(value.shape)}"
-            for name, value in wanted.items()
-            if name in ours and ours[name].shape != value.shape
-        ),
-    ]
+    wrong = misfits(model, ours)
     if wrong:
         raise ValueError(f"convert: expected the weights of another recipe: {_some(wrong)}")
     model.load_state_dict(ours)
