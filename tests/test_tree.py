@@ -1,5 +1,6 @@
 """No folder of source is too full to be taken in at a glance, and no file too long to be read in one sitting."""
 
+import ast
 from collections import Counter
 from pathlib import Path
 
@@ -43,3 +44,25 @@ def test_exceptions_that_are_no_longer_needed_are_removed():
     assert [folder for folder in FULL if counts[folder] <= MOST_FILES] == []
     lengths = {name(path): len(path.read_text().splitlines()) for room in ROOMS for path in sources(room)}
     assert [file for file in LONG if lengths.get(file, 0) <= MOST_LINES] == []
+
+
+def public(node, prefix):
+    """The names of public functions, classes and methods below a node, with their nodes."""
+    for child in ast.iter_child_nodes(node):
+        is_class = isinstance(child, ast.ClassDef)
+        if (is_class or isinstance(child, ast.FunctionDef)) and not child.name.startswith("_"):
+            overload = not is_class and any("overload" in ast.unparse(each) for each in child.decorator_list)
+            if not overload:
+                yield f"{prefix}.{child.name}", child
+            if is_class:
+                yield from public(child, f"{prefix}.{child.name}")
+
+
+def test_public_functions_classes_and_methods_have_docstrings():
+    found = [each for path in sources("polarmask") if path.suffix == ".py" for each in public(parsed(path), name(path))]
+    assert len(found) > 250
+    assert [where for where, node in found if not ast.get_docstring(node)] == []
+
+
+def parsed(path):
+    return ast.parse(path.read_text())

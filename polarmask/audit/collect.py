@@ -87,6 +87,7 @@ class Audit:
 
     @property
     def total(self) -> ClassAudit:
+        """The sums over all classes."""
         return sum(self.classes.values(), ClassAudit())
 
     @property

@@ -26,6 +26,7 @@ class StopSignal:
 
     @property
     def is_set(self) -> bool:
+        """Whether a signal has come."""
         return self.number is not None
 
     @property

@@ -18,26 +18,32 @@ class Range(NamedTuple):
 
 
 def at_least(low: float) -> Range:
+    """A finite number from ``low`` on."""
     return Range(f"a number of at least {low:g}", lambda value: low <= value < math.inf)
 
 
 def whole(low: int) -> Range:
+    """A whole number from ``low`` on."""
     return Range(f"a whole number of at least {low}", lambda value: isinstance(value, int) and low <= value)
 
 
 def above(low: float) -> Range:
+    """A finite number above ``low``."""
     return Range(f"a number above {low:g}", lambda value: low < value < math.inf)
 
 
 def between(low: float, high: float) -> Range:
+    """A number in a range, ends included."""
     return Range(f"a number from {low:g} to {high:g}", lambda value: low <= value <= high)
 
 
 def inside(low: float, high: float) -> Range:
+    """A number in a range, ends left out."""
     return Range(f"a number above {low:g} and below {high:g}", lambda value: low < value < high)
 
 
 def optional(of: Range) -> Range:
+    """What another range allows, or None."""
     return Range(f"{of.expected}, or null", lambda value: value is None or of.holds(value))
 
 

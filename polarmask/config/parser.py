@@ -45,6 +45,17 @@ class Parser(ArgumentParser):
         self.add_argument("--config", action="config", help="Name of a file in polarmask/config/recipes, or a path.")
 
     def parse_args(self, args: Sequence[str] | None = None, *rest: Any, **kwargs: Any) -> Namespace:  # type: ignore[override]
+        """Parses a command line: first the files that ``--config`` names, then the other options.
+
+        Arguments are those of :meth:`jsonargparse.ArgumentParser.parse_args`.
+
+        Raises
+        ------
+        SystemExit
+            With status 2, after one sentence on stderr, if an option is unknown, has no effect or has a wrong value.
+        ArgumentError
+            In place of SystemExit, if the parser was made with ``exit_on_error=False``.
+        """
         configs: list[str] = []
         others: list[str] = []
         remaining = list(sys.argv[1:] if args is None else args)

@@ -58,13 +58,16 @@ class Nuclei:
         return self.sample
 
     def image_id(self, index: int) -> int:
+        """1: there is one image."""
         return 1
 
     def ground_truth(self, indices: Sequence[int] | None = None) -> dict[str, Any]:
+        """The image's ground truth in COCO's format, see :class:`polarmask.data.DataSet`."""
         count = 1 if indices is None else len(indices)
         return coco_truth([self.sample] * count, self.categories)
 
     def fingerprint(self) -> dict[str, Any]:
+        """The half of the image that this is."""
         return {"format": "nuclei", "part": self.part}
 
 

@@ -70,6 +70,7 @@ class Polygons(tv_tensors.TVTensor):
 
     @property
     def outlines(self) -> Outlines:
+        """The polygons as :class:`polarmask_ops.Outlines`, which share their memory."""
         return Outlines(self.as_subclass(Tensor), self.offsets)
 
     def __reduce_ex__(self, protocol: Any) -> Any:
@@ -110,6 +111,7 @@ class SanitizeInstances(Transform):
         self.min_area, self.min_side, self.fields = min_area, min_side, tuple(fields)
 
     def forward(self, *inputs: Any) -> Any:
+        """The sample, a dict or a tuple or list with such a dict, without the instances that are too small."""
         sample = inputs if len(inputs) > 1 else inputs[0]
         if isinstance(sample, dict) and _name_of_polygons(sample) is not None:
             return self._sanitized(sample)

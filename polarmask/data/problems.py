@@ -56,6 +56,7 @@ class Problems:
     examples: dict[str, list[str]] = field(default_factory=dict)
 
     def note(self, kind: str, where: str) -> None:
+        """Counts a problem, and keeps its place if it is one of the first."""
         self.counts[kind] += 1
         shown = self.examples.setdefault(kind, [])
         if len(shown) < EXAMPLES:

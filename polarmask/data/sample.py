@@ -82,6 +82,7 @@ def fit(size: tuple[int, int], resize: tuple[int, int], keep_aspect: bool) -> tu
 
 
 def resize_image(image: Tensor, size: tuple[int, int]) -> Tensor:
+    """An image (3, H, W) at another height and width, bilinear with antialiasing."""
     return F.interpolate(image[None], size, mode="bilinear", antialias=True)[0]
 
 

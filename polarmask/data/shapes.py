@@ -59,13 +59,16 @@ class Shapes:
         )
 
     def image_id(self, index: int) -> int:
+        """The index itself."""
         return index
 
     def ground_truth(self, indices: Sequence[int] | None = None) -> dict[str, Any]:
+        """The shapes' ground truth in COCO's format, see :class:`polarmask.data.DataSet`."""
         chosen = range(len(self)) if indices is None else indices
         return coco_truth((self[index] for index in chosen), self.categories)
 
     def fingerprint(self) -> dict[str, Any]:
+        """The arguments that the images are generated from."""
         return {"format": "shapes", "images": self.count, "size": self.size, "seed": self.seed, "part": self.part}
 
     def _polygon(self, kind: int, rng: np.random.Generator) -> np.ndarray:

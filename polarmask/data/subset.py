@@ -55,13 +55,16 @@ class Subset:
         return self.data[self.indices[index]]
 
     def image_id(self, index: int) -> int | str:
+        """What the whole data set calls the image."""
         return self.data.image_id(self.indices[index])
 
     def ground_truth(self, indices: Sequence[int] | None = None) -> dict[str, Any]:
+        """The whole data set's ground truth, of these images."""
         chosen = self.indices if indices is None else [self.indices[index] for index in indices]
         return self.data.ground_truth(chosen)
 
     def fingerprint(self) -> dict[str, Any]:
+        """The whole data set's fingerprint, with a digest of the chosen indices."""
         digest = hashlib.sha256(repr(self.indices).encode()).hexdigest()
         return {**self.data.fingerprint(), "subset": digest, "images": len(self)}
 

@@ -33,14 +33,17 @@ class Matching:
 
     @property
     def precision(self) -> float:
+        """The share of the detections that have a pair."""
         return self.tp / max(self.tp + self.fp, 1)
 
     @property
     def recall(self) -> float:
+        """The share of the instances that have a pair."""
         return self.tp / max(self.tp + self.fn, 1)
 
     @property
     def f1(self) -> float:
+        """The harmonic mean of precision and recall."""
         return 2 * self.tp / max(2 * self.tp + self.fp + self.fn, 1)
 
     @property

@@ -25,6 +25,7 @@ class DeformableConv(DeformConv2d):
             nn.init.zeros_(parameter)
 
     def forward(self, x: Tensor) -> Tensor:
+        """(B, outside, H/stride, W/stride) from (B, inside, H, W)."""
         offset, mask = self.offset(x), None
         if self.modulated:
             offset, mask = offset.split([18, 9], 1)

@@ -58,6 +58,7 @@ class StepReport:
 
     @property
     def image_ids(self) -> list[int | str]:
+        """The ids of the images of all parts."""
         return [image_id for part in self.parts for image_id in part[2]]
 
     def write_batch(self, path: Path) -> None:

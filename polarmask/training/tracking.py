@@ -78,11 +78,13 @@ class Tracking:
             self._try(f"{name}.png", lambda: self._keep(name, make(), step))
 
     def learning_curve(self) -> None:
+        """Draws learning_curve.png anew, on the main process."""
         if self.accelerator.is_main_process:
             path = self.out / "learning_curve.png"
             self._try(path.name, lambda: draw.learning_curve(self.metrics.path, path))
 
     def finish(self) -> None:
+        """Ends the trackers."""
         for tracker in self.accelerator.trackers:
             self._try(f"the tracker {tracker.name}", tracker.finish)
         self.accelerator.trackers.clear()

@@ -94,6 +94,7 @@ class Coco(Files):
         return len(self._images)
 
     def path(self, index: int) -> Path:
+        """The file of an image, looked for by :class:`ImageFinder`; raises DataError if it is not found."""
         try:
             return self.finder.find(self._image(index).get("file_name"))
         except DataError as error:
@@ -101,18 +102,29 @@ class Coco(Files):
 
     @property
     def where(self) -> Path:
+        """The JSON file."""
         return self.file
 
     def name(self, index: int) -> str:
+        """The image's ``file_name``."""
         return str(self._image(index).get("file_name"))
 
     def image_id(self, index: int) -> int | str:
+        """The image's ``id``, an integer or text."""
         return coco_entries.image_id(self._image(index).get("id"))
 
     def size(self, index: int) -> tuple[int, int]:
+        """Height and width as the JSON file states them, or else as the image has them."""
         return self._stated_size(index) or super().size(index)
 
     def instances(self, index: int, size: tuple[int, int]) -> Instances:
+        """What is annotated in an image.
+
+        Raises
+        ------
+        DataError
+            If the JSON file states another height and width than ``size``.
+        """
         stated = self._stated_size(index)
         if stated not in (None, size):
             path = self.path(index)
@@ -131,6 +143,7 @@ class Coco(Files):
         return found
 
     def problems(self) -> Iterator[tuple[str, str]]:
+        """Ids that occur twice, annotations of images that are not there, and annotations without an image's id."""
         keys = self._images[:, 2]
         repeated = np.isin(keys, list(_repeated(keys)))
         for image in self._entries(self._images[repeated]):
@@ -146,6 +159,7 @@ class Coco(Files):
                     yield "duplicate annotation id", f"{self.file}: annotation {entry['id']!r} is not the only one"
 
     def fingerprint(self) -> dict[str, Any]:
+        """The fingerprint of :class:`Files`, with the JSON file's SHA-256 for the annotations."""
         digest = hashlib.sha256()
         with self.file.open("rb") as file:
             while piece := file.read(PIECE):

@@ -18,6 +18,8 @@ NOT_TEXT = {  # what a file begins with that is no UTF-8
 
 
 class Entry(NamedTuple):
+    """A value of a JSON file and where it lies."""
+
     key: str  # of the list at the top that holds it
     begin: int  # its bytes in the file
     end: int

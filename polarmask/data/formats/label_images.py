@@ -59,20 +59,25 @@ class LabelImages(Files):
         return len(self.pairs)
 
     def path(self, index: int) -> Path:
+        """The file of an image."""
         return self.pairs[index][0]
 
     def name(self, index: int) -> str:
+        """The image's path below the root."""
         return self.path(index).relative_to(self.root).as_posix()
 
     @property
     def where(self) -> Path:
+        """The root."""
         return self.root
 
     def sources(self, index: int) -> list[Path]:
+        """The label image of an image, or its masks where each instance has a file."""
         labels = self.pairs[index][1]
         return labels if isinstance(labels, list) else [labels]
 
     def instances(self, index: int, size: tuple[int, int]) -> Instances:
+        """The instances of a label image: one for each value, of which negative ones are ignored."""
         path = self.pairs[index][1]
         if isinstance(path, list):
             return _of_masks(path, size)
@@ -83,6 +88,7 @@ class LabelImages(Files):
         return found
 
     def problems(self) -> Iterator[tuple[str, str]]:
+        """Images and label images that have no counterpart, and files that are not read."""
         pickled = {path.with_name(path.name.removesuffix("_seg.npy")) for path in self.found.pickled}
         for path in self.found.images:
             why = f" ({PICKLED})" if path.with_suffix("") in pickled else ""
@@ -92,6 +98,7 @@ class LabelImages(Files):
         yield from not_read(self.found.left_out)
 
     def remarks(self, index: int, found: Instances) -> Iterator[tuple[str, str]]:
+        """Label images that seem to be interpolated, and values that have several parts."""
         objects = [n for n, crowd in enumerate(found.crowd) if not crowd]
         if not objects or isinstance(self.pairs[index][1], list):
             return

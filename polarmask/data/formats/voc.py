@@ -64,12 +64,14 @@ class Voc(Files):
 
     @property
     def where(self) -> Path:
+        """The root."""
         return self.root
 
     def __len__(self) -> int:
         return len(self.names)
 
     def path(self, index: int) -> Path:
+        """The file of an image in JPEGImages; it may be missing."""
         name = self.names[index]
         return self.root / "JPEGImages" / f"{name}{self.suffixes.get(name, '.jpg')}"
 
@@ -82,9 +84,11 @@ class Voc(Files):
         return line.split()[0]
 
     def sources(self, index: int) -> list[Path]:
+        """The PNGs of an image with its objects and their classes."""
         return [self.root / folder / f"{self.names[index]}.png" for folder in FOLDERS[1:]]
 
     def instances(self, index: int, size: tuple[int, int]) -> Instances:
+        """The objects of an image, each of the class of most of its pixels; void pixels are ignored."""
         objects, classes = (self._labels(folder, index, size) for folder in FOLDERS[1:])
         void = (objects == VOID) | (classes == VOID)
         objects[void] = 0
@@ -116,6 +120,7 @@ class Voc(Files):
 
 
 def list_file(root: Path, split: str) -> Path:
+    """The file that lists the images of a split."""
     return root / "ImageSets" / "Segmentation" / f"{split}.txt"
 
 

@@ -57,20 +57,25 @@ class Yolo(Files):
         return len(self.images)
 
     def path(self, index: int) -> Path:
+        """The file of an image."""
         return self.images[index]
 
     def name(self, index: int) -> str:
+        """The image's path below the folder of data.yaml, or its name where it lies elsewhere."""
         path, folder = self.images[index], self.file.parent
         return path.relative_to(folder).as_posix() if path.is_relative_to(folder) else path.name
 
     @property
     def where(self) -> Path:
+        """The file data.yaml."""
         return self.file
 
     def sources(self, index: int) -> list[Path]:
+        """The label file of an image; it may be missing."""
         return [label_file(self.images[index])]
 
     def problems(self) -> Iterator[tuple[str, str]]:
+        """Images without a label file, folders that lie elsewhere than stated, and files that are not read."""
         for image in self.unlabelled:
             yield "no label file", f"{image}: there is no {label_file(image)}"
         for path in left_over_labels(self.found):
@@ -80,6 +85,7 @@ class Yolo(Files):
         yield from not_read(self.found.left_out)
 
     def instances(self, index: int, size: tuple[int, int]) -> Instances:
+        """The instances in the lines of a label file, and none where there is no file."""
         found = Instances(size)
         path = label_file(self.images[index])
         if not path.exists():

@@ -168,6 +168,7 @@ class Layout:
 
     @property
     def page(self) -> tifffile.TiffPage:
+        """The page whose tags hold for the whole image."""
         return self.series.keyframe
 
     @property
