@@ -1,4 +1,4 @@
-"""What is wrong with a data set, and what rays can make of it: before anything is trained."""
+"""The audit: the problems of a data set and the IoU that rays can reach, before anything is trained."""
 
 import importlib
 from typing import TYPE_CHECKING, Any

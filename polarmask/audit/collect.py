@@ -1,4 +1,4 @@
-"""What is wrong with a data set, and what rays can make of it, before anything is trained."""
+"""Collects the problems of a data set and the IoU that rays can reach, before anything is trained."""
 
 import csv
 import heapq
@@ -80,8 +80,8 @@ class Audit:
     empty_images: int = 0
     classes: dict[str, ClassAudit] = field(default_factory=dict)
     noted: Problems = field(default_factory=Problems)
-    points: int = 0  # that some instance claims
-    contested: int = 0  # that several claim
+    points: int = 0  # that are assigned to some instance
+    contested: int = 0  # that could be assigned to several
     worst: list[Worst] = field(default_factory=list)
     seen: int = 0  # instances that might have been among them
 
@@ -279,8 +279,8 @@ def suggest(result: Audit) -> Suggestion:
     """Rays, strides and ranges for what is there.
 
     As few rays as come within 0.025 of the ceiling of the most. The finest stride is half of the shorter side that nine
-    in ten instances exceed, a power of two from 4 to 16; every level answers for eight times its stride, as in FCOS,
-    and twice as far as the one before, until nine in ten instances are reached.
+    in ten instances exceed, a power of two from 4 to 16; the range of a level ends at eight times its stride,
+    as in FCOS, and levels are added until nine in ten instances are in a range.
     """
     total = result.total
     means = total.means()

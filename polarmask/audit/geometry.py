@@ -1,4 +1,4 @@
-"""What rays can make of shapes, and where shapes lie."""
+"""The IoU that rays can reach of shapes, the points that are assigned to them, and crossings of their sides."""
 
 from dataclasses import dataclass
 
@@ -52,14 +52,14 @@ def contains(outlines: Outlines, points: Tensor) -> Tensor:
 
 @dataclass
 class Claims:
-    """Who would answer for whom."""
+    """How instances and points are assigned to each other, before ties are resolved."""
 
-    counts: np.ndarray  # (P,) instances that claim a point, of those that are claimed
-    of_instance: np.ndarray  # (M,) points that an instance claims
+    counts: np.ndarray  # (P,) for each point that is assigned to some instance, the number of such instances
+    of_instance: np.ndarray  # (M,) for each instance, the number of points that are assigned to it
 
 
 def claimed(boxes: Tensor, centers: Tensor, size: tuple[int, int], config: Config) -> Claims:
-    """The points of the feature maps that instances claim: the rule of ``encode_targets``, before the smallest wins."""
+    """Assigns points of the feature maps by the rule of ``encode_targets``, before it chooses the smallest instance."""
     keys, owners = [], []
     first = 0
     radius = config.model.center_radius

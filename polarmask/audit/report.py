@@ -50,7 +50,9 @@ def show(result: Audit, console: Console) -> None:
     console.print(table)
     if len(rows) > TERMINAL_CLASSES + 1:
         console.print(f"and {len(rows) - TERMINAL_CLASSES - 1} classes with fewer instances")
-    console.print(f"{_share(result.contested, result.points)} of the points are claimed by several instances")
+    console.print(
+        f"{_share(result.contested, result.points)} of the assigned points lie in the range of several instances"
+    )
     if total.measured:
         best = suggest(result)
         console.print(f"suggested: {best.num_rays} rays, strides {best.strides}, ranges {best.ranges}", markup=False)

@@ -28,7 +28,8 @@ def add_limits(parser: Parser) -> None:
     parser.add_argument(
         "--max_candidates",
         type=int | None,
-        help="Points of each level that are looked at; null: all. By default as with the weights.",
+        help="How many of each level's points, the best by score, become candidates; null: all. By default as with the "
+        "weights.",
     )
 
 

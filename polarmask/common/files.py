@@ -78,7 +78,7 @@ def write_whole(path: Path, data: bytes | Iterable[bytes]) -> None:
 def remove_stale(folder: Path) -> None:
     """Removes the temporary files in a folder that a killed process left; not those of running ones, nor sub-folders.
 
-    Only names that :func:`writing` gives are looked at.
+    Files with other names than :func:`writing` gives are left alone.
     """
     if not folder.is_dir():
         return
@@ -89,7 +89,7 @@ def remove_stale(folder: Path) -> None:
 
 
 def _flush(path: Path) -> None:
-    """Returns when the kernel has written a file, or the names in a folder, to the disk."""
+    """Flushes a file, or the names in a folder, to the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -1,4 +1,4 @@
-"""Where a network runs, and how precisely: the options that evaluation and prediction share."""
+"""Processes of torchrun, devices and precision."""
 
 from collections.abc import Callable
 from typing import TypeVar, cast
@@ -14,15 +14,15 @@ DTYPES = {"no": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def processes() -> PartialState:
-    """Those of torchrun, or one."""
-    return PartialState(cpu=not torch.cuda.is_available())  # not told, it would take the processes for strangers
+    """The processes of torchrun, or the only one."""
+    return PartialState(cpu=not torch.cuda.is_available())  # without it, Accelerate does not connect the processes
 
 
 def all_or_none(function: Callable[[], Result]) -> Result:
     """Calls a function in every process of torchrun and returns its result; where it fails in one, all of them end.
 
-    The first process in which it failed raises its error, the others SystemExit: the error is shown once, and nobody
-    waits for a process that has ended. The function itself must not wait for other processes, but by this function.
+    The first process in which it failed raises its error, the others SystemExit: the error is shown once, and no
+    process waits for one that has ended. Within the function, processes may wait for each other by this function only.
     """
     rank = processes().process_index
     error: BaseException | None = None
@@ -48,14 +48,14 @@ def on_main(function: Callable[[], Result]) -> Result:
 
 
 def device_of(name: str | None) -> torch.device:
-    """What ``--device`` means in this process.
+    """The device that ``--device`` names, in this process.
 
     Raises
     ------
     ValueError
         If the machine has no such device.
     """
-    own = processes().device  # asked in any case: from then on, `cuda` is each process's own GPU
+    own = processes().device  # called in any case, since it makes `cuda` each process's own GPU
     try:
         device = torch.device(name or own)
         torch.empty(0, device=device)
@@ -76,6 +76,6 @@ def check_precision(command: str, precision: str, device: torch.device) -> None:
 
 
 def mixed(command: str, precision: str, device: torch.device) -> torch.autocast:
-    """What networks run in; checked first."""
+    """The autocast context for a precision, which is checked first."""
     check_precision(command, precision, device)
     return torch.autocast(device.type, DTYPES[precision], enabled=precision != "no")

@@ -1,4 +1,4 @@
-"""Signals that ask a run to stop."""
+"""The signals that stop a run."""
 
 import signal
 import threading
@@ -9,7 +9,7 @@ SIGNALS = signal.SIGTERM, signal.SIGINT, signal.SIGHUP
 
 
 class StopSignal:
-    """Notes SIGTERM, SIGINT and SIGHUP within a ``with`` block instead of dying of them; the run saves and leaves.
+    """Records SIGTERM, SIGINT and SIGHUP within a ``with`` block instead of ending the process, so that a run can save.
 
     A second SIGINT ends the process at once, also where it waits for another one. SIGHUP stays ignored under nohup.
     Outside of the main thread, where Python sets no handlers, nothing is noted.
@@ -61,8 +61,8 @@ class StopSignal:
 def ignore_stop_signals(worker: int = 0) -> None:
     """Makes a worker process of the loader outlive signals to its process group: the main process ends it.
 
-    A service manager and a terminal signal the whole group. A worker that died of it would take the main process along
-    before that has saved.
+    A service manager and a terminal send signals to the whole group. A worker that ended would end the main process
+    before it has saved.
     """
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)

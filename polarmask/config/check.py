@@ -1,4 +1,4 @@
-"""What the numbers of a configuration may be, and when an option has no effect."""
+"""The ranges of a configuration's numbers, and the conditions under which an option has an effect."""
 
 import math
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 class Range(NamedTuple):
-    """What an option may be, in words and as a test."""
+    """The values that an option may have, in words and as a predicate."""
 
     expected: str
     holds: Callable[[Any], bool]
@@ -48,17 +48,17 @@ def optional(of: Range) -> Range:
 
 
 def each(of: Range, what: str) -> Range:
-    """Of a list that is not empty."""
+    """A list that is not empty and whose elements are all in a range."""
     return Range(what, lambda values: len(values) > 0 and all(of.holds(value) for value in values))
 
 
 def rising(of: Range, what: str) -> Range:
-    """Of a list that is not empty and in which each number is larger than the one before."""
+    """A list that is not empty, with rising numbers that are all in a range."""
     return Range(what, lambda values: each(of, what).holds(values) and _rises(values))
 
 
 def pair(of: Range, what: str) -> Range:
-    """Of two numbers, the second no smaller than the first."""
+    """Two numbers that are in a range, the second no smaller than the first."""
     return Range(what, lambda values: all(of.holds(value) for value in values) and values[0] <= values[1])
 
 
@@ -104,7 +104,7 @@ RANGES: dict[str, Range] = {
     ),
     "data.val_fraction": Range("a number of at least 0 and below 1", lambda value: 0 <= value < 1),
     "data.size": whole(8),
-    "data.count": _number,  # of none, the trainer says so
+    "data.count": _number,  # the trainer refuses 0 with a better sentence
     "data.min_area": _any_size,
     "data.min_side": _any_size,
     "data.repeat": _count,
@@ -147,7 +147,7 @@ RANGES: dict[str, Range] = {
 
 
 class Needs(NamedTuple):
-    """When an option has an effect, and what to do where it has none."""
+    """The condition under which some options have an effect, as a predicate and in words."""
 
     options: tuple[str, ...]
     holds: Callable[["Config"], bool]
@@ -262,5 +262,5 @@ def _shown(value: Any) -> str:
 
 
 def _is_off(value: Any) -> bool:
-    """Whether a value asks for nothing: such an option may be given anywhere."""
+    """Returns true if a value switches its option off, which is allowed even where the option has no effect."""
     return value is None or value is False or value == 0 or value in ("none", "raise", "error")

@@ -19,7 +19,7 @@ def from_dict(values: dict[str, Any]) -> Config:
     Raises
     ------
     ValueError
-        If there is another option, or a value is not of its type.
+        If there is an unknown option, or a value is not of its type.
     """
     parser = Parser(exit_on_error=False)
     parser.add_class_arguments(Config)
@@ -27,7 +27,7 @@ def from_dict(values: dict[str, Any]) -> Config:
         config = _instantiate(parser, parser.parse_object(values))
     except ArgumentError as error:
         raise ValueError(f"from_dict: {error}") from error
-    check_ranges(config, ["model"])  # of a network that is there; how it was trained is history
+    check_ranges(config, ["model"])  # options of training do not matter to a network that is trained
     return config
 
 

@@ -12,10 +12,11 @@ class ModelConfig:
     backbone: Literal["small", "resnet18", "resnet34", "resnet50", "resnet101", "resnext101_64x4d"] = "resnet50"
     """Small is a GroupNorm network for small machines; the others are torchvision's, with P3-P7."""
     weights: str = "none"
-    """What a ResNet starts from: torchvision (downloaded), the path of a state dict, or none, which means GroupNorm
-    and no frozen stage."""
+    """Weights that a ResNet starts with: torchvision (downloaded), the path of a state dict, or none, which means
+    GroupNorm and no frozen stage."""
     style: Literal["pytorch", "caffe"] = "pytorch"
-    """Which convolution of a ResNet's bottleneck strides: the 3x3, or the first 1x1 as in the released R50 and R101."""
+    """Which convolution of a ResNet's bottleneck has the stride: the 3x3, or the first 1x1 as in the released R50 and
+    R101."""
     deformable_backbone: bool = False
     """Deformable 3x3 convolutions in stages 2 to 4 of a ResNet with bottlenecks."""
     deformable_head: bool = False
@@ -25,7 +26,7 @@ class ModelConfig:
     ranges: list[tuple[float, float]] = field(
         default_factory=lambda: [(-1, 64), (64, 128), (128, 256), (256, 512), (512, 1e8)]
     )
-    """Largest box distance, in pixels, that each level answers for, from and to."""
+    """For each level, the range of the largest box distance, in pixels, of the instances that are assigned to it."""
     num_rays: int = 36
     """Rays of a polygon."""
     channels: int = 256
@@ -35,19 +36,19 @@ class ModelConfig:
     box_branch: bool = True
     """Whether boxes are predicted; else they are the polygons' extents."""
     mask_loss: Literal["polar_iou", "smooth_l1"] = "polar_iou"
-    """What rays are trained with: Polar IoU, or smooth L1 on lengths in pixels, the mean of the rays."""
+    """The loss of the rays: Polar IoU, or smooth L1 of their lengths in pixels, the mean of a point's rays."""
     mask_weight: float = 1.0
     """The mask loss is multiplied by it."""
     centerness: Literal["polar", "fcos"] = "polar"
-    """Sqrt of the shortest ray over the longest, or FCOS's, from the sides of the box."""
+    """Centerness: the square root of the shortest ray over the longest, or FCOS's, from the distances to the box."""
     init_scale: float | None = None
-    """Rays start at this many strides; by default at one pixel, as released."""
+    """Initial length of the rays, in strides; by default they start at one pixel, as released."""
     box_offset: float = 0.0
     """Added to widths and heights in the box loss; 1 is what the released weights were trained with."""
     center_radius: float = 1.5
-    """Points within this many strides of an instance's centre answer for it."""
+    """Points within this many strides of an instance's centre are assigned to it."""
     bgr: bool = False
-    """The network takes blue, green, red, as weights from Caffe do; images are turned round after normalisation."""
+    """Whether the network takes blue, green, red, as weights from Caffe do; images are reversed after normalisation."""
     image_mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
     """Subtracted from the image, which is red, green, blue in 0 to 1."""
     image_std: tuple[float, float, float] = (0.229, 0.224, 0.225)
@@ -57,18 +58,18 @@ class ModelConfig:
     score_threshold: float = 0.05
     """Class score below which nothing is a detection."""
     max_candidates: int | None = 1000
-    """Points of each level that are looked at, the best by score; null: all."""
+    """How many of each level's points, the best by score, become candidates; null: all."""
     max_detections: int | None = 100
     """Detections of an image, the best by score; null: all."""
     nms: Literal["box", "polygon"] = "box"
-    """What overlap is measured on."""
+    """Whether non-maximum suppression measures the overlap of boxes or of polygons."""
     nms_threshold: float = 0.5
-    """Overlap above which the lower score goes."""
+    """Overlap (IoU) above which non-maximum suppression drops the detection with the lower score."""
 
 
 @dataclass
 class DataConfig:
-    """The images and what is done to them."""
+    """The images and their preprocessing and augmentation."""
 
     dataset: Literal["files", "nuclei", "shapes"] = "files"
     """Files are what `root` holds; nuclei is one real microscopy image, fetched when needed; shapes is generated."""
@@ -94,8 +95,8 @@ class DataConfig:
     invalid: Literal["raise", "skip"] = "raise"
     """Of files: whether images and annotations that cannot be read stop the program or are logged and left out."""
     crowd: Literal["ignore", "background", "instance"] = "ignore"
-    """Of files: crowds are neither objects nor background; or background, as released; or COCO's flag iscrowd is passed
-    over and they are instances like others, as tools that export brush masks mean them."""
+    """Of files: crowds are ignored, neither objects nor background; or background, as released; or instances like
+    others, for exports of brush masks that set COCO's flag iscrowd."""
     boxes: Literal["error", "ignore", "rectangle"] = "error"
     """Of files: annotations that have a box and no outline are errors, or neither objects nor background, or are taken
     for rectangles."""
@@ -108,7 +109,7 @@ class DataConfig:
     min_side: float = 0.0
     """Instances whose width and height are both smaller than this, in the same pixels, are not trained on."""
     keep_empty: bool = True
-    """Whether images are trained on that show no instance; else another takes the place."""
+    """Whether to train on images without instances; if not, another image takes the place of each."""
     repeat: int = 1
     """How often an epoch shows each image, differently augmented."""
     percentiles: tuple[float, float] | None = None
@@ -124,7 +125,7 @@ class DataConfig:
     crop: int | None = None
     """Train on random squares of this side, in pixels."""
     rotate: bool = False
-    """Turn crops by any angle."""
+    """Rotate crops by any angle."""
     scale: tuple[float, float] = (1.0, 1.0)
     """Zoom crops by a factor from this range."""
     flip: float = 0.5
@@ -157,9 +158,9 @@ class OptimConfig:
     weight_decay: float = 1e-4
     """Of everything but the convolutions' biases, with SGD."""
     bias_lr_factor: float = 1.0
-    """The biases of convolutions learn this much faster."""
+    """Factor on the learning rate of the convolutions' biases."""
     bias_decay_factor: float = 1.0
-    """The biases of convolutions decay by this share of weight_decay."""
+    """Factor on the weight decay of the convolutions' biases."""
     clip: float = 35.0
     """Gradients are scaled down to this norm."""
     batch_size: int = 16
@@ -169,7 +170,7 @@ class OptimConfig:
     epochs: int = 12
     """Passes over the data."""
     warmup_steps: int = 500
-    """Steps in which the learning rate rises from a third."""
+    """Steps in which the learning rate rises from a third to `lr`."""
     schedule: Literal["step", "cosine"] = "step"
     """Divide the learning rate by ten after each milestone, or let it fall to 0 along a cosine."""
     milestones: list[int] = field(default_factory=lambda: [8, 11])
@@ -182,7 +183,7 @@ class OptimConfig:
 
 @dataclass
 class EvalConfig:
-    """How detections are compared with what is there."""
+    """How detections are compared with the ground truth."""
 
     max_dets: list[int] | None = None
     """Detections of an image that recall is measured with, rising; AP takes the last. By default 1, 10 and
@@ -204,17 +205,17 @@ class Config:
     out: str = "runs/train"
     """Folder of weights, metrics and pictures."""
     seed: int = 0
-    """Of the weights, the order and the augmentation."""
+    """Seed of the initial weights, the order of the images and the augmentation."""
     precision: Literal["no", "bf16", "fp16"] = "no"
     """Mixed precision; no: float32."""
     resume: str | None = None
-    """Go on with a run that was stopped: auto (the last checkpoint in `out`, if there is one) or a checkpoint."""
+    """Checkpoint to resume a stopped run from: auto (the last one in `out`, if there is one) or a path."""
     overwrite: bool = False
-    """Begin anew where `out` holds checkpoints of another run."""
+    """Discard the checkpoints and results of another run that `out` holds."""
     checkpoint_every: int = 0
     """Steps between checkpoints; there is one after each epoch in any case."""
     keep_checkpoints: int = 2
-    """How many of the newest checkpoints stay."""
+    """How many of the newest checkpoints are kept."""
     evaluate_every: int = 1
     """Epochs between evaluations; 0: only at the end."""
     stop_after: int = 0

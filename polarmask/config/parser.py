@@ -24,16 +24,16 @@ set_parsing_settings(docstring_parse_attribute_docstrings=True)  # --help shows 
 class Parser(ArgumentParser):
     """The command line of a program.
 
-    Configurations (``--config NAME`` or a path; several may be given) come before every other option, wherever they
-    stand. A configuration may stand on others, ``base: NAME`` or a list; one that is reached twice counts once.
-    Option names are written out; an unknown one is an error that suggests the nearest. Errors are one sentence.
-    A configuration or a command line that sets ``data.root`` without ``data.dataset`` means files.
+    Configurations (``--config NAME`` or a path; several may be given) are read before all other options, wherever they
+    are on the command line. A configuration may extend others, ``base: NAME`` or a list; one that is reached twice is
+    read once. Option names cannot be abbreviated; the error of an unknown one suggests the nearest. Errors are one
+    sentence. Setting ``data.root`` without ``data.dataset`` selects the dataset ``files``.
     An option that is true or false may be given without a value, ``--overwrite``, which means true.
 
     Attributes
     ----------
     given : set of str
-        Names of the options that stood on the command line.
+        Names of the options on the command line.
     """
 
     def __init__(self, **kwargs: Any) -> None:
@@ -120,7 +120,7 @@ class Parser(ArgumentParser):
         return self.prog.replace(" ", ".")
 
     def _sentence(self, message: str) -> str:
-        """What jsonargparse says in several lines of its own words, as option, expected, got."""
+        """An error of jsonargparse, which has several lines, as one sentence: option, expected, got."""
         if required := re.search(r'[Kk]ey "(\S+)" is required', message):
             return f"expected {required[1]}, which must be given"
         keys = re.findall(r'Parser key "(\S+)":', message)
@@ -132,7 +132,7 @@ class Parser(ArgumentParser):
         return " ".join(message.split())
 
     def _with_bases(self, path: Path, above: tuple[Path, ...] = ()) -> dict[Path, dict[str, Any]]:
-        """What stands in a file, after what stands in those that it names as its base."""
+        """The content of a file by its path, after the contents of the files that it extends."""
         if path in above:
             self.error(f"{path}: is its own base, by way of {', '.join(map(str, above))}")
         try:
@@ -164,7 +164,7 @@ class Parser(ArgumentParser):
 
 
 def _as_files(content: dict[str, Any]) -> dict[str, Any]:
-    """A configuration's options; those that set data.root mean files where they do not say otherwise."""
+    """A configuration's options, with ``data.dataset`` files if they set ``data.root`` alone."""
     names = set(names_of(content))
     if "data.root" in names and "data.dataset" not in names:
         data = content.get("data")

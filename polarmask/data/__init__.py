@@ -129,7 +129,7 @@ def _open_part(config: DataConfig, part: Literal["train", "test"], seed: int) ->
     split = config.train if part == "train" else config.test
     if part == "train" or split is not None:
         return open_data(config.root, [split] if split else SPLITS[part], config)
-    # A single JSON file holds the training images: nobody said that it is evaluated on, too.
+    # A single JSON file holds the training images; it is evaluated on only if data.test names it.
     return None if _is_json(Path(config.root)) else _find(Path(config.root), SPLITS["test"], config)
 
 

@@ -1,4 +1,4 @@
-"""What is wrong with a data set: found before the first step, by the audit and by training alike."""
+"""Checks of a data set before the first step, for the audit and training alike."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ class Trained:
 
 
 def trained(found: Instances, config: DataConfig, whole: Outlines | None = None) -> Trained:
-    """What training makes of the instances of an image; ``whole`` is ``found.outlines("all")[0]``, if that is there."""
+    """The instances of an image as training uses them; ``whole`` is ``found.outlines("all")[0]``, if it is known."""
     size, factors = _frame(found.size, config)
     whole = found.outlines("all")[0] if whole is None else whole
     outlines, owner = found.outlines(config.parts)
@@ -177,14 +177,14 @@ def check_data(data: DataSet, part: Literal["train", "test"]) -> None:
 
 
 def mark_checked(data: DataSet) -> None:
-    """Keeps the readers of this process from saying, one by one, what :func:`check_data` has said."""
+    """Keeps the readers of this process from logging again what :func:`check_data` has logged."""
     whole, _ = _files(data)
     if whole is not None:
         whole.checked = True
 
 
 def pixel_remarks(data: Files, indices: Sequence[int]) -> Iterator[tuple[str, str]]:
-    """What is worth saying about the pixels of some images, evenly spread: they are read as a whole."""
+    """Remarks on the pixels of some images, evenly spread, which are read as a whole: a kind and a sentence each."""
     for index in _spread(indices):
         with suppress(DataError):  # check_image, which reads the same images, has noted it
             yield from image_remarks(data.path(index), data.config.channels, data.config.percentiles is not None)
@@ -195,7 +195,7 @@ def _spread(indices: Sequence[int]) -> Sequence[int]:
 
 
 def why_nothing(crowds: int, problems: Problems) -> str:
-    """What stands in place of instances to train on, and what to set."""
+    """Why there are no instances to train on, and which option helps."""
     if crowds:
         return f": {crowds} are crowds; data.crowd=instance trains on them"
     return f" ({left_out})" if (left_out := problems.summary(WARNINGS)) else ""

@@ -20,7 +20,7 @@ EIGHT = np.ones((3, 3), int)  # parts that touch at a corner are one
 
 
 class AnnotationError(ValueError):
-    """An annotation that says nothing about its image. ``kind`` is a word for a table."""
+    """An annotation that cannot be used. ``kind`` is a key of :data:`polarmask.data.problems.ERRORS`."""
 
     def __init__(self, kind: str, detail: str) -> None:
         super().__init__(detail)
@@ -42,7 +42,7 @@ class Instances:
     crowd : list of bool
         Neither objects nor background.
     ignored : set of int
-        Positions of crowds that never become background, whatever ``data.crowd`` says: something is there.
+        Positions of crowds that are never background, whatever ``data.crowd`` is, since they hold objects.
     rings : dict of int to Rings
         By position, of those that are polygons.
     masks : list of RLE
@@ -50,7 +50,7 @@ class Instances:
     problems : list of (id, AnnotationError)
         Annotations that are left out.
     stated : dict of int to dict
-        By position, what the file says of the instance and can be relied upon: ``area``, ``bbox`` (x, y, width and
+        By position, what the file states of the instance and was checked: ``area``, ``bbox`` (x, y, width and
         height) and ``segmentation``, as COCO's JSON holds them.
     doubts : list of (int, str)
         Positions, and a word for a table of what is wrong there, though the instance can be used.
@@ -185,7 +185,7 @@ def labels_to_rle(labels: np.ndarray) -> tuple[np.ndarray, RLE]:
 
 
 def split(rle: RLE) -> tuple[RLE, list[int]]:
-    """Every 8-connected part by itself, and which mask it is of; masks without pixels stay as they are."""
+    """The 8-connected parts of masks, and the mask of each part; masks without pixels stay as they are."""
     whole, largest = (outlines_from_rle(rle, keep=keep).offsets.diff() for keep in ("all", "largest"))
     several = (whole != largest).tolist()  # sides that are not the largest part's, or a hole's
     pieces: list[RLE] = []

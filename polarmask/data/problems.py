@@ -1,4 +1,4 @@
-"""What may be wrong with a data set, and how often it is."""
+"""The kinds of problems of a data set, and their counts."""
 
 from collections import Counter
 from collections.abc import Callable
@@ -7,7 +7,7 @@ from typing import TypeAlias
 
 EXAMPLES = 5  # of a kind of problem, that messages and the report show
 
-ERRORS = {  # what stops training
+ERRORS = {  # these stop training
     "unreadable image": "images that are missing or broken",
     "unreadable annotations": "images whose annotations are missing, broken or of another size",
     "duplicate image id": "images with the same id",

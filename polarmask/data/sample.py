@@ -1,4 +1,4 @@
-"""What a data set gives, and how samples are changed: images and outlines together."""
+"""Samples, and functions that change their images and outlines together."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -31,7 +31,7 @@ class Sample:
         return replace(self, outlines=self.outlines[which], labels=self.labels[which], ignore=self.ignore[which])
 
     def target(self) -> dict[str, object]:
-        """What the model trains on. Boxes are the outlines' extents."""
+        """The target that the model takes in training. Boxes are the outlines' extents."""
         return {
             "boxes": self.outlines.boxes().float(),
             "labels": self.labels,

@@ -83,7 +83,7 @@ def evaluate(
 
 
 def with_max_dets(detector: Detector) -> Config:
-    """The configuration of a detector, with ``eval.max_dets`` as its limit says where none are set."""
+    """The configuration of a detector, with ``eval.max_dets`` derived from its limit of detections if it is not set."""
     config, limit = detector.config, detector.max_detections
     if config.eval.max_dets is not None or limit is None:
         return config

@@ -1,4 +1,4 @@
-"""A trained model with what belongs to it: how its images are prepared and what its labels mean. Saved and loaded."""
+"""A trained model with its preprocessing and its categories; saving and loading."""
 
 import json
 import logging
@@ -110,7 +110,7 @@ class Detector:
         return results
 
     def prepare(self, image: Tensor, between: Tensor | None = None) -> Tensor:
-        """The image as the network sees it."""
+        """The image as the network takes it: stretched by percentiles and resized."""
         data = self.config.data
         if data.percentiles is not None:
             image = stretch(image, limits(image, data.percentiles) if between is None else between)
@@ -139,7 +139,7 @@ class Detector:
         Parameters
         ----------
         max_candidates, max_detections : int or None
-            Points of each level that are looked at, and detections of an image; None: all.
+            Candidates of each level, and detections of an image; None: all.
         """
         if unknown := set(limits) - {"max_candidates", "max_detections"}:
             raise TypeError(
@@ -157,7 +157,7 @@ class Detector:
 
     @contextmanager
     def counted(self) -> Iterator[Cuts]:
-        """Within it, what the limits leave out is counted, to be said once at the end of a run."""
+        """Counts what the limits leave out within the block, instead of a warning for each image."""
         before, self.model.cuts = getattr(self.model, "cuts", None), Cuts()
         said_before = "cuts" in self.said
         self.said.add("cuts")
@@ -183,7 +183,7 @@ class Detector:
         )
 
     def say(self, text: str) -> None:
-        """Warns; once for all texts that have the same words before the first comma."""
+        """Logs a warning, once for all texts that begin with the same words, up to the first comma."""
         if (kind := text.split(",")[0]) not in self.said:
             self.said.add(kind)
             logger.warning("%s", text)

@@ -1,4 +1,4 @@
-"""Images as people have them, as the tensors that a detector takes."""
+"""Paths, PIL images, arrays and tensors as the image tensors that a detector takes."""
 
 from pathlib import Path
 from typing import Any, TypeAlias

@@ -36,11 +36,12 @@ class Whole:
 def detect_in_tiles(detector: Detector, image: Windowed, tile: int = 1024, margin: int = 128) -> dict[str, Tensor]:
     """What ``detector(image)`` gives, in memory that grows with the tile and the detections, not with the image.
 
-    Each object belongs to the tile in the middle of which its centre lies, and is found where it is seen as a whole:
-    tiles overlap by twice the margin, which must reach as far as half the largest object. The points that may answer
-    for an object lie within ``model.center_radius`` of its centre and two tiles need not choose the same: so each adds
-    that to its middle and its margin, and polygon NMS removes what two tiles found alike. ``model.max_detections``
-    counts for the whole image; ``max_candidates`` limits what NMS takes of a level at once and is no limit in tiles.
+    Each object belongs to the tile whose middle holds its centre, and is visible there as a whole: tiles overlap by
+    twice the margin, which must be at least half the largest object. The points that are assigned to an object lie
+    within ``model.center_radius`` of its centre, and two tiles may detect it at different points. So each tile's middle
+    and margin are enlarged by that radius, and polygon NMS removes what two tiles both detected.
+
+    ``model.max_detections`` limits the detections of the whole image. ``max_candidates`` does not apply to tiles.
 
     Parameters
     ----------
@@ -106,7 +107,7 @@ def preview(image: Windowed, side: int) -> Tensor:
 
 
 def _spans(length: int, tile: int) -> Iterator[tuple[int, int]]:
-    """The last one is not shorter than half a tile."""
+    """Intervals of the tile's length that cover a side; the last one is from half to one and a half tiles long."""
     begin = 0
     while begin < length:
         end = length if length - begin < 1.5 * tile else begin + tile
@@ -115,7 +116,7 @@ def _spans(length: int, tile: int) -> Iterator[tuple[int, int]]:
 
 
 def _view(begin: int, end: int, length: int, tile: int, around: int, stride: int) -> slice:
-    """What the network sees of a tile: at the image's ends as much as inside, for layers that normalise over it."""
+    """The pixels that the network gets for a tile: equally many at the image's ends, since GroupNorm depends on it."""
     side = tile + 2 * around
     first = max(0, min(begin - around, (length - side) // stride * stride))
     return slice(first, min(length, max(end + around, first + side)))

@@ -20,7 +20,7 @@ _group_norm = partial(nn.GroupNorm, 32)
 
 
 class _Block(nn.Module):
-    """Two 3×3 convolutions and a way round them."""
+    """A residual block of two 3×3 convolutions."""
 
     def __init__(self, inside: int, outside: int, stride: int) -> None:
         super().__init__()
@@ -76,7 +76,7 @@ class SmallBackbone(nn.Module):
 
 
 class _FrozenBatchNorm(FrozenBatchNorm2d):
-    """In one pass over the map; torchvision's makes two, and memory for both, which shows beside the convolutions."""
+    """FrozenBatchNorm2d in one pass over the map; torchvision's takes two, and memory for both."""
 
     def forward(self, x: Tensor) -> Tensor:
         return F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps)

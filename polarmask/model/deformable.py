@@ -1,18 +1,20 @@
-"""Deformable convolutions with the layer that says where they read."""
+"""Deformable convolutions that compute their own offsets."""
 
 from torch import Tensor, nn
 from torchvision.ops import DeformConv2d
 
 
 class DeformableConv(DeformConv2d):
-    """A 3×3 convolution that reads its input where another one says, there first at the usual places.
+    """A deformable 3×3 convolution whose offsets come from a second convolution of the same input.
+
+    The offsets start at 0, so that it begins as an ordinary convolution.
 
     Parameters
     ----------
     inside, outside : int
         Channels.
     modulated : bool
-        Each place read has a weight, the sigmoid of three more groups of nine channels; 0.5 at first.
+        Each of the nine samples is multiplied by a weight, the sigmoid of a further channel, which starts at 0.5.
     """
 
     def __init__(

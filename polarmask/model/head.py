@@ -12,11 +12,11 @@ from polarmask_ops import FCOS_RANGES
 from .deformable import DeformableConv
 
 GROUPS = 32  # of the head's GroupNorm
-PRIOR = 0.01  # probability of each class at the start: with more, the background drowns the first steps
+PRIOR = 0.01  # initial probability of each class; with a higher one the background dominates the first losses
 
 
 class HeadOutput(NamedTuple):
-    """What the head says about the L points of all levels, finest level first, row by row."""
+    """The head's predictions for the L points of all levels, finest level first, row by row."""
 
     logits: Tensor  # (B, L, classes)
     centerness: Tensor  # (B, L) logits
@@ -41,7 +41,7 @@ class _Tower(nn.Sequential):
 
 
 class PolarHead(nn.Module):
-    """PolarMask's head; any feature pyramid can carry it.
+    """PolarMask's head, for any feature pyramid.
 
     Three towers, shared by all levels, end in class logits and a centerness logit, in four box distances, and in the
     rays. Distances are exp(scale · x) in pixels with a learned scale a level; their logarithm is what the losses take.
@@ -58,7 +58,7 @@ class PolarHead(nn.Module):
     strides : sequence of int
         Strides of the levels, finest first.
     ranges : sequence of (float, float)
-        Largest box distances each level answers for, both ends included.
+        Instances are assigned to the level whose range holds their largest box distance, both ends included.
     box_branch : bool
         Without it, boxes are the polygons' extents.
     deformable : bool
@@ -134,5 +134,5 @@ class PolarHead(nn.Module):
 
 
 def _rows(x: Tensor) -> Tensor:
-    """(B, C, h, w) to (B, h·w, C), in float32 whatever autocast made of it: exp of a half is too coarse."""
+    """(B, C, h, w) to (B, h·w, C), in float32 also under autocast: exp of a half-precision value is too coarse."""
     return x.flatten(2).transpose(1, 2).float()

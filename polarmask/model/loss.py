@@ -21,7 +21,7 @@ def normalizers(targets: PolarTargets) -> Tensor:
     return torch.stack(
         [
             positive.sum().float(),
-            targets.centerness.new_full((), len(positive)),  # not new_tensor(), whose copy a GPU's host waits for
+            targets.centerness.new_full((), len(positive)),  # new_tensor() would wait for a GPU
             torch.where(positive, targets.centerness, 0.0).sum(),
         ]
     )
@@ -55,7 +55,8 @@ def polar_losses(
 
     Notes
     -----
-    Points are never selected, only weighted: the number of positives stays on the device.
+    Points are weighted and never selected, so that the number of positives need not be read from the device.
+
     Focal loss is divided by positives + images, box and mask losses by the sum of the centerness, their weight; without
     a positive these are 0 with a zero gradient.
     """

@@ -32,9 +32,9 @@ class PolarMask(nn.Module):
     pad_multiple : int
         Images are padded with zeros at the right and the bottom to a multiple of this.
     center_radius : float
-        Points within this many strides of an instance's centre answer for it.
+        Points within this many strides of an instance's centre are assigned to it.
     centerness : {"polar", "fcos"}
-        What centerness is: of the rays, or of the box.
+        Whether centerness is computed from the rays or from the box.
     mask_loss, mask_weight, box_offset
         See :func:`polarmask.model.loss.polar_losses`.
     postprocess : PostProcess
@@ -108,8 +108,8 @@ class PolarMask(nn.Module):
         TypeError
             If an image is not a floating-point tensor.
         ValueError
-            If an image is not of shape (3, H, W), or targets are missing or do not fit. Labels are looked at on the CPU
-            only: on a GPU that would wait for it.
+            If an image is not of shape (3, H, W), or targets are missing or do not fit. Labels are checked on the CPU
+            only, since on a GPU the host would have to wait for them.
         """
         for image in images:
             if not image.is_floating_point():
@@ -119,7 +119,7 @@ class PolarMask(nn.Module):
         if self.training and not isinstance(targets, PolarTargets):
             targets = self.check(images, targets)
         batch = self.batch(images)
-        if not self.training:  # in which a CPU's convolutions of few images are faster; training is not
+        if not self.training:  # faster on a CPU for the convolutions of few images, but not for training
             batch = batch.contiguous(memory_format=torch.channels_last)
         output = self.head(list(self.backbone(batch).values()))
         if not self.training:
@@ -177,7 +177,7 @@ class PolarMask(nn.Module):
         return batch.flip(1) if self.bgr else batch
 
     def encode(self, level_shapes: Sequence[tuple[int, int]], targets: Sequence[dict[str, Any]]) -> PolarTargets:
-        """Encode the targets of every point of the batch."""
+        """The training targets of all points of a batch."""
         encoded = encode_targets(
             level_shapes,
             self.head.strides,

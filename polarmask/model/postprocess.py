@@ -1,4 +1,4 @@
-"""From the head's output to detections."""
+"""Detections from the head's output."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ class Cuts:
     images : int
         Images of which something was left out.
     candidates : int
-        Points above the score threshold that were not looked at.
+        Points above the score threshold that were not among the candidates.
     detections : int
         Detections after suppression.
     """
@@ -47,7 +47,7 @@ class PostProcess(NamedTuple):
     """How detections are chosen."""
 
     score_threshold: float = 0.05  # on the class score, before centerness
-    max_candidates: int | None = 1000  # points of a level that are looked at; None: all above the score threshold
+    max_candidates: int | None = 1000  # the best points of a level; None: all above the score threshold
     max_detections: int | None = 100  # of an image; None: all
     nms: Literal["box", "polygon"] = "box"
     nms_threshold: float = 0.5
@@ -85,7 +85,7 @@ class PostProcess(NamedTuple):
                 left_top, right_bottom = output.log_boxes[b, best].exp().split(2, 1)
                 boxes = torch.cat([centers - left_top, centers + right_bottom], 1)
             boxes = clip_boxes_to_image(boxes, size)
-            # The release leaves out the division, which changes no order but takes scores above 1.
+            # The release does not divide by 1.5, which gives scores above 1 in the same order.
             factors = (centerness + 0.5) / 1.5
             row, label, score = self._kept(scores, factors, boxes, centers, rays)
             if cuts is not None:
@@ -106,7 +106,7 @@ class PostProcess(NamedTuple):
         return results
 
     def candidates(self, output: HeadOutput) -> Sequence[Tensor]:
-        """Indices of the points of each image that are looked at."""
+        """Indices of each image's candidates: the best points of each level, or all above the score threshold."""
         if self.max_candidates is None:
             return [self.above(logits).nonzero()[:, 0] for logits in output.logits]
         lengths = [height * width for height, width in output.level_shapes]
@@ -134,7 +134,7 @@ class PostProcess(NamedTuple):
         return row[keep], label[keep], score[keep]
 
     def suppress(self, boxes: Tensor, centers: Tensor, rays: Tensor, scores: Tensor, labels: Tensor) -> Tensor:
-        """Which of N detections are kept, best first, however many."""
+        """Indices of those of N detections that non-maximum suppression keeps, best first, without a limit."""
         if self.nms == "box":
             keep = batched_nms(boxes, scores, labels, self.nms_threshold)
         else:

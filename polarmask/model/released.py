@@ -19,7 +19,7 @@ from .weights import misfits, read_weights
 TOWERS = {"cls": "class_tower", "reg": "box_tower", "mask": "mask_tower"}
 OUTPUTS = {"cls": "classes", "centerness": "centerness", "reg": "boxes", "mask": "rays"}
 FIELD = r"\.(weight|bias)"
-# Of mmdetection 1.0 and its PolarMask fork; older files say fcos_*, conv2_offset and conv_offset_mask.
+# The names of mmdetection 1.0 and its PolarMask fork. Older files have fcos_*, conv2_offset and conv_offset_mask.
 RULES = [
     (r"backbone\.(conv1|layer\d\.\d+\.(?:conv\d|downsample\.0))\.weight", r"backbone.body.\1.weight"),
     (
@@ -68,8 +68,8 @@ def convert(
 
     Notes
     -----
-    The release puts pixel centres on whole numbers, here they lie at halves: what its network says of a point, ours
-    says of the point with the same numbers. Scores are divided by 1.5, the order is the same.
+    The release puts pixel centres on whole numbers; here they lie at halves. The converted network predicts for a point
+    what the released one predicts for the point of the same indices. Scores are divided by 1.5, their order stays.
     """
     if config.model.weights == "none":
         raise ValueError(
@@ -89,7 +89,7 @@ def convert(
 
 
 def rename(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Released tensors under our names, rays in our order; counters of batches are left out.
+    """Released tensors under polarmask's names, with rays in its order; BatchNorm's counters are left out.
 
     Raises
     ------
@@ -121,7 +121,7 @@ def rename(state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def reordered(num_rays: int) -> Tensor:
-    """The release's index of each of our rays: it counts from the bottom to the right, we from the right to the bottom.
+    """The release's index of each ray: the release counts rays from the bottom to the right, polarmask the other way.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""What a run that was stopped goes on from: files under OUT/checkpoints, whole or not there at all."""
+"""Checkpoints, from which a stopped run resumes: files under OUT/checkpoints, each written as a whole or not at all."""
 
 import io
 import re
@@ -17,12 +17,11 @@ FORMAT = "polarmask checkpoint 2"
 FOLDER = "checkpoints"
 NAME = re.compile(r"step_(\d{9})\.pt")
 WEIGHTS = "last.safetensors", "best.safetensors"
-SHOWN = 8  # options that differ, in a message
 
-# Options that change nothing of what is learned, so that a run may go on with others.
+# A resumed run may change these options, since the trained weights do not depend on them.
 OUTPUT = {"out", "resume", "overwrite", "log_every", "checkpoint_every", "keep_checkpoints", "tracker"}
 READING = {"data.root", "data.images", "data.workers", "data.invalid"}
-SUMS = {"optim.accumulate", "optim.compile"}  # these change the order of sums, and so the last bits
+SUMS = {"optim.accumulate", "optim.compile"}  # these change the order of sums, and so the last bits of the weights
 STOPPING = {"evaluate_every", "stop_after"}
 EVALUATION = {
     "data.test",
@@ -152,7 +151,7 @@ def save_checkpoint(out: Path, checkpoint: Checkpoint, keep: int) -> Path:
 
 
 def load_checkpoint(path: Path) -> Checkpoint:
-    """What :func:`save_checkpoint` wrote; nothing is unpickled but tensors and plain values.
+    """Reads a file of :func:`save_checkpoint`; nothing is unpickled but tensors and plain values.
 
     Raises
     ------
@@ -254,7 +253,7 @@ def differences(before: Any, now: Any, name: str) -> list[str]:
 
 
 def _is_digest(value: Any) -> bool:
-    """Whether it is what SHA-256 makes of a content, which tells a reader nothing."""
+    """Returns true for a SHA-256 in hexadecimal digits, which messages leave out."""
     return isinstance(value, str) and re.fullmatch("[0-9a-f]{64}", value) is not None
 
 

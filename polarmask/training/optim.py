@@ -29,17 +29,24 @@ def build_optimizer(model: nn.Module, config: OptimConfig) -> torch.optim.Optimi
             "weight_decay": config.weight_decay * config.bias_decay_factor,
         },
     ]
-    # Fused kernels leave a step out on the device, see skip_step_if_nonfinite().
+    # Fused kernels can skip a step on the device, see skip_step_if_nonfinite().
     if config.optimizer == "sgd":
         optimizer = torch.optim.SGD(groups, lr=config.lr, momentum=0.9, fused=True)
-        for parameter in [*others, *biases]:  # or a first step that is left out leaves it uninitialised
+        for parameter in [*others, *biases]:  # if the first step is skipped, torch would leave it uninitialised
             optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
         return optimizer
     return torch.optim.AdamW(groups, lr=config.lr, fused=True)
 
 
 def skip_step_if_nonfinite(finite: Tensor, optimizer: Any) -> None:
-    """Makes the next step of a fused optimizer do nothing where ``finite`` () is false, without reading it."""
+    """Lets the next step of a fused optimizer change nothing if ``finite`` is false, without a wait for the device.
+
+    Parameters
+    ----------
+    finite : Tensor, shape (), bool
+    optimizer : Optimizer
+        Fused, perhaps in Accelerate's wrapper.
+    """
     while hasattr(optimizer, "optimizer"):  # Accelerate's wrapper
         optimizer = optimizer.optimizer
     optimizer.found_inf = (~finite).float()
@@ -56,7 +63,7 @@ def schedule(step: int, steps_per_epoch: int, config: OptimConfig) -> float:
 class MovingAverage(AveragedModel):
     """The exponential moving average of a model's parameters and buffers.
 
-    The decay starts lower, at (1 + n) / (10 + n) after n updates, so that the first, random weights are soon forgotten.
+    After n updates the decay is at most (1 + n) / (10 + n), so that the random initial weights are soon forgotten.
     """
 
     def __init__(self, model: nn.Module, decay: float) -> None:
@@ -65,7 +72,10 @@ class MovingAverage(AveragedModel):
 
     @torch.no_grad()
     def update_parameters(self, model: nn.Module) -> None:
-        """Without the base class's reading and sending of the counter, which a GPU's host waits for: it stays here."""
+        """Moves the average towards the model's tensors.
+
+        Unlike the base class's method it keeps the counter on the CPU, so that the host does not wait for a GPU.
+        """
         count = int(self.n_averaged)
         share = 1 - min(self.decay, (1 + count) / (10 + count)) if count else 1.0
         pairs = list(zip(_tensors(self.module), _tensors(model), strict=True))

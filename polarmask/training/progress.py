@@ -1,4 +1,4 @@
-"""The line that a training run shows."""
+"""The progress line of a training."""
 
 import time
 from collections.abc import Callable
@@ -53,12 +53,12 @@ class ProgressLine:
             self.waited += time.perf_counter() - asked
 
     def advance(self, step: int, images: int) -> None:
-        """``images`` more were trained on, which makes ``step`` steps."""
+        """Shows that ``step`` steps are done, the last one with ``images`` images."""
         self.images += images
         seconds = time.perf_counter() - self.began
         speed = f"{self.images / seconds:.1f} images/s, {self.waited / seconds:.0%} waiting for data"
         self.bars.update(self.task, completed=step, speed=speed)
 
     def show(self, values: dict[str, float]) -> None:
-        """Losses by their names, ``loss/…``."""
+        """Shows losses, by their names ``loss/…``."""
         self.bars.update(self.task, losses=" ".join(f"{name[5:]} {value:.3f}" for name, value in values.items()))

@@ -1,4 +1,4 @@
-"""The folder that a training writes into: who may write there, and which files belong to a run."""
+"""A run's folder: its lock, the files that belong to a run, and metrics.jsonl."""
 
 import errno
 import fcntl
@@ -63,7 +63,7 @@ def claimed(out: Path) -> Iterator[None]:
 
 
 def _lock(out: Path, token: str) -> int:
-    """-> the open lock file, with the token in it."""
+    """Locks the folder and writes the token into the lock file; returns the file's descriptor."""
     out.mkdir(parents=True, exist_ok=True)
     path = out / LOCK
     while True:
@@ -86,7 +86,7 @@ def _lock(out: Path, token: str) -> int:
                 ) from None
         if path.exists() and path.stat().st_ino == os.fstat(file).st_ino:
             break
-        os.close(file)  # a run that ended just now has removed it
+        os.close(file)  # a run that has just ended removed the file
     os.ftruncate(file, 0)
     os.write(file, token.encode())
     os.fsync(file)
@@ -115,7 +115,7 @@ def discard_previous_run(out: Path) -> None:
 
 
 def prepare_folder(out: Path, checkpoint: Path | None, progress: Progress, metrics: "MetricsFile") -> None:
-    """Removes what earlier runs left in a folder and this run, which begins or goes on, does not go on from."""
+    """Removes temporary files, and results of earlier runs and steps that this run does not resume from."""
     remove_stale(out)
     remove_stale(out / FOLDER)
     if checkpoint is None or not any(checkpoint.samefile(path) for path in list_checkpoints(out)):
@@ -126,7 +126,7 @@ def prepare_folder(out: Path, checkpoint: Path | None, progress: Progress, metri
         names = ", ".join(path.name for path in newer)
         logger.warning("train: gave up what is newer than %s: %s", checkpoint, names)
         if any(line.get("segm/AP", -1) > progress.best for line in removed):
-            (out / "best.safetensors").unlink(missing_ok=True)  # of a step that was given up
+            (out / "best.safetensors").unlink(missing_ok=True)  # it may be of a step that was removed
 
 
 class MetricsFile:
@@ -145,7 +145,7 @@ class MetricsFile:
             raise
 
     def keep(self, step: int, evaluated: int) -> list[dict[str, Any]]:
-        """Removes what lies after ``step``, and evaluations after the step ``evaluated``, and returns that.
+        """Removes and returns the losses after ``step``, and the evaluations after the step ``evaluated``.
 
         Lines that cannot be read are removed too, and counted in a warning.
         """

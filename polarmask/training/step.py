@@ -21,7 +21,7 @@ def take_step(run: Run, parts: list[Part], stop: bool = False) -> StepReport:
     parts : list of Part
         The batches that gradients are accumulated over.
     stop : bool
-        Whether a signal asked this process to stop; by the report all processes learn of it.
+        Whether a signal asked this process to stop; the report carries it to all processes.
 
     Returns
     -------

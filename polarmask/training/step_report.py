@@ -1,4 +1,4 @@
-"""What there is to say about a step, on its way from the device while the next step runs."""
+"""The losses of a step, copied from the device while the next step runs."""
 
 import io
 from dataclasses import dataclass
@@ -22,15 +22,16 @@ class StepReport:
     Attributes
     ----------
     step : int
-        Counted from 1.
+        The step's number, from 1.
     names : list of str
-        Of the losses.
+        The losses' names.
     values : Tensor, shape (2 + len(names),)
-        The share of the processes in which all is finite, the share of those that were asked to stop, the losses.
+        The share of the processes in which all is finite, the share of those that a signal asked to stop, and the
+        losses.
     arrived : torch.cuda.Event or None
-        When ``values`` are there.
+        Recorded behind the copy of ``values``.
     parts : list of Part
-        What was trained on.
+        The images, targets and ids of the step.
     """
 
     step: int
@@ -41,7 +42,7 @@ class StepReport:
 
     @classmethod
     def send(cls, step: int, names: list[str], values: Tensor, parts: list[Part]) -> "StepReport":
-        """A report whose values begin to leave the device."""
+        """A report whose values are being copied from the device."""
         arrived = None
         if values.is_cuda:
             values = torch.empty_like(values, device="cpu", pin_memory=True).copy_(values, non_blocking=True)
@@ -50,7 +51,14 @@ class StepReport:
         return cls(step, names, values, arrived, parts)
 
     def read(self) -> tuple[bool, bool, dict[str, float]]:
-        """-> whether all is finite, whether a process was asked to stop, losses by ``loss/NAME``."""
+        """Waits for the values.
+
+        Returns
+        -------
+        (bool, bool, dict of str to float)
+            Whether losses and gradients are finite in all processes, whether a signal asked one of them to stop, and
+            the losses by ``loss/NAME``.
+        """
         if self.arrived is not None:
             self.arrived.synchronize()
         finite, stop, *losses = self.values.tolist()

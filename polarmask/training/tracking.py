@@ -1,4 +1,4 @@
-"""Numbers and pictures of a run: into its folder, and to the tracker of Accelerate that the user chose."""
+"""Writes a run's metrics and pictures into its folder and to the tracker that the user chose."""
 
 import logging
 from collections.abc import Callable
@@ -48,7 +48,7 @@ class Tracking:
         self._failed: set[str] = set()
 
     def start(self, tracker: str, step: int) -> None:
-        """Begins, or goes on after a step.
+        """Starts the trackers of a run that begins, or resumes after a step.
 
         Raises
         ------

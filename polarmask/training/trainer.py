@@ -33,8 +33,8 @@ TERMINATED = 128 + signal.SIGTERM  # the exit status of a run that SIGTERM stopp
 def train(config: Config) -> Detector:
     """Trains a detector.
 
-    Writes ``FILES`` and the tracker's events into ``config.out``. Under torchrun every process calls it. A run that was
-    stopped goes on, with ``config.resume``, as if it had not been.
+    Writes ``FILES`` and the tracker's events into ``config.out``. Under torchrun every process calls it. A run that is
+    resumed (``config.resume``) ends with the same weights as one that was never stopped.
 
     Raises
     ------
@@ -42,8 +42,7 @@ def train(config: Config) -> Detector:
         When a loss is not finite, with the names of the images; they are kept in ``nonfinite_RANK.pt``, and no update
         is made with them.
     FileExistsError
-        If ``config.out`` holds a run that is neither to be gone on with nor overwritten, or another training writes
-        there at this moment.
+        If ``config.out`` holds a run that is neither resumed nor overwritten, or another training is writing there.
     ValueError
         If a number of the configuration is out of its range, there are no images, a checkpoint does not fit, or the
         machine has no such precision.
@@ -88,7 +87,7 @@ class Trainer:
         on_main(lambda: prepare_folder(run.out, run.checkpoint, run.progress, self.tracking.metrics))
         all_or_none(lambda: self.tracking.start(config.tracker, run.progress.step))
         with self.stop_signal, self.line:
-            self.evaluate_if_due()  # a run that goes on may have been stopped in an evaluation
+            self.evaluate_if_due()  # a resumed run may have been stopped during an evaluation
             while not self.is_finished():
                 try:
                     for parts in self.rest_of_epoch():
@@ -217,7 +216,7 @@ class Trainer:
     def write_final_metrics(self) -> None:
         """Writes metrics.json, and the weights once more.
 
-        A run that goes on when it was finished has no weights, or those of the last checkpoint but one.
+        A finished run that is resumed may hold none of them, or those of an earlier checkpoint.
         """
         run = self.run
         run.detector.save(run.out / "last.safetensors")

@@ -197,7 +197,7 @@ class Coco(Files):
         logger.warning("%s; left out", message)
 
     def _without_repeated_images(self) -> None:
-        """Leaves out images whose id others have too: nobody knows whose the annotations are."""
+        """Leaves out images that share an id, since their annotations cannot be told apart."""
         repeated = np.isin(self._images[:, 2], list(_repeated(self._images[:, 2])))
         if repeated.any():
             ids = {image.get("id") for image in self._entries(self._images[repeated][:NAMED])}

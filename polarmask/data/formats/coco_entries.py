@@ -112,7 +112,7 @@ def categories(file: Path, found: list[Any], used: set[int | None]) -> dict[int,
 
 
 def add_annotation(found: Instances, entry: dict[str, Any], labels: dict[int, int], config: DataConfig) -> None:
-    """Appends what an annotation says to the instances of its image.
+    """Appends an annotation to the instances of its image.
 
     Parameters
     ----------

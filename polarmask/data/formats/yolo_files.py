@@ -29,7 +29,7 @@ class Found:
     left_out : list of Path
         Of formats that are not read.
     moved : list of str
-        Sentences on what lies elsewhere than the data set says.
+        Sentences on files that lie elsewhere than data.yaml states.
     """
 
     images: list[Path] = field(default_factory=list)

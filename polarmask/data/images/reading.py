@@ -1,4 +1,4 @@
-"""Image files, label images among them, from whoever wrote them."""
+"""Readers of image files and label images."""
 
 from pathlib import Path
 from typing import Any
@@ -73,7 +73,7 @@ DARK = 1 / 16  # of the range of a type: what 12 bits reach in 16
 def read_image(path: Path, channels: Channels | None = None) -> Tensor:
     """An image file as (3, H, W), float32, integers from 0 to 1 by the range of their type.
 
-    It is turned upright as its EXIF orientation says, or TIFF's. Which format it has says its content, not its suffix.
+    It is turned upright by its EXIF or TIFF orientation. The format is recognised by the content, not by the suffix.
 
     Parameters
     ----------
@@ -183,7 +183,7 @@ def is_turned(path: Path) -> bool:
 def inside(folder: Path, name: Any) -> Path:
     """The path of a file that an annotation names, which must not lead out of the folder.
 
-    Links are followed: who made them owns the folder.
+    Links are followed, since whoever made them can write into the folder.
     """
     if not isinstance(name, str) or not name or "\0" in name:
         raise DataError(f"{folder}: expected the name of a file, got {name!r:.80}")
@@ -253,7 +253,7 @@ def _read_array(path: Path) -> np.ndarray:
 
 
 def _orientation(image: Image.Image) -> int:
-    """By EXIF, from 1; what stands in the header only: no pixel is read."""
+    """The EXIF orientation, from 1; only the header is read."""
     if "exif" not in image.info:
         return 1
     try:
