@@ -361,7 +361,7 @@ def test_options_that_are_switched_off_are_taken():
     parse_config(["--data.rotate", "false", "--data.resize", "null", "--data.jitter", "null"])
 
 
-def test_a_root_means_files(tmp_path, capsys):
+def test_parser_root_without_dataset_selects_files(tmp_path, capsys):
     assert parse_config(["--config", "nuclei", "--data.root", "mine"]).data.dataset == "files"
     assert load_config("shapes", data__root="mine").data.dataset == "files"
     path = tmp_path / "mine.yaml"

@@ -6,12 +6,12 @@ import yaml
 from polarmask.config import CONFIGS, Config, from_dict, load_config, parse_config, to_dict
 
 
-def test_defaults():
+def test_config_without_options_has_defaults():
     assert parse_config([]) == Config()
 
 
 @pytest.mark.parametrize("name", sorted(path.stem for path in CONFIGS.glob("*.yaml")))
-def test_survives_json(name):
+def test_config_through_json_is_the_same(name):
     config = load_config(name)
     assert config != Config()
     assert from_dict(json.loads(json.dumps(to_dict(config)))) == config
@@ -30,7 +30,7 @@ def test_configs_come_before_overrides_wherever_they_stand(args):
     assert parse_config(args) == load_config("nuclei", optim__lr=0.5)
 
 
-def test_later_configs_win(tmp_path):
+def test_parser_of_several_configs_takes_the_last_value(tmp_path):
     path = tmp_path / "mine.yaml"
     path.write_text("optim: {lr: 0.25}\n")
     config = parse_config(["--config", "nuclei", "--config", str(path)])
@@ -51,7 +51,7 @@ def test_later_configs_win(tmp_path):
         (["--model.nms", "none"], "model.nms"),
     ],
 )
-def test_mistakes_are_named(args, words, capsys):
+def test_parser_with_mistakes_names_them(args, words, capsys):
     with pytest.raises(SystemExit):
         parse_config(args)
     assert words in capsys.readouterr().err
@@ -147,7 +147,7 @@ def test_recipes_are_the_published_ones(backbone, schedule):
     assert config.out == f"runs/{backbone}_{schedule}"
 
 
-def test_help_explains_every_option(capsys):
+def test_help_of_train_explains_every_option(capsys):
     with pytest.raises(SystemExit):
         parse_config(["--help"])
     lines = " ".join(capsys.readouterr().out.split())

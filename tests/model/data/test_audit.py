@@ -73,7 +73,7 @@ PROBLEMS = {
 
 
 @pytest.mark.parametrize("kind", PROBLEMS)
-def test_problems_are_named(tmp_path, kind):
+def test_audit_of_a_spoilt_annotation_names_the_problem(tmp_path, kind):
     other = {"segmentation": [[30, 5, 50, 5, 50, 25, 30, 25]], "bbox": [30, 5, 20, 20]}
     result = audited(write_coco(tmp_path / "set", [other, PROBLEMS[kind]]))
     assert dict(result.problems) == {kind: 1}
@@ -82,7 +82,7 @@ def test_problems_are_named(tmp_path, kind):
     assert not audited(tmp_path / "set" / "a.json", invalid="skip").reasons
 
 
-def test_repeated_annotations(tmp_path):
+def test_audit_repeated_annotations_are_counted(tmp_path):
     square = {"segmentation": [SQUARE]}
     turned = {"segmentation": [[25, 25, 5, 25, 5, 5, 25, 5]]}
     result = audited(write_coco(tmp_path / "set", [square, {**square, "id": 0}, turned]))
@@ -112,7 +112,7 @@ def test_images_of_another_size_and_of_the_same_id(tmp_path):
     assert "no instances to train on" in result.reasons
 
 
-def test_classes_and_parts(tmp_path):
+def test_audit_of_several_classes_and_parts_counts_them(tmp_path):
     mask = np.zeros((40, 60), bool)
     mask[5:35, 5:35] = True
     mask[12:28, 12:28] = False  # around its centroid: nothing
@@ -131,7 +131,7 @@ def test_classes_and_parts(tmp_path):
     assert split.means()[-1] == pytest.approx((644 / 900 + 2) / 3, abs=0.12)
 
 
-def test_lost_centroids(tmp_path):
+def test_audit_centroids_outside_are_counted(tmp_path):
     moon = [[30 + 20 * np.cos(t), 20 + 15 * np.sin(t)] for t in np.linspace(0.3, np.pi - 0.3, 30)]
     moon += [[30 + 17 * np.cos(t), 20 + 12 * np.sin(t)] for t in np.linspace(np.pi - 0.3, 0.3, 30)]
     result = audited(write_coco(tmp_path / "set", [{"segmentation": [(2 * np.ravel(moon)).tolist()]}], (80, 120)))
@@ -162,7 +162,7 @@ def test_ceilings_are_those_of_the_polygons():
     assert np.abs(ceilings(far, centers * 100, rays * 100) - exact.numpy()).max() < 0.005
 
 
-def test_points_inside():
+def test_contains_random_points_as_the_masks_do():
     outlines = outlines_from_masks(torch.rand(40, 30, 30, generator=torch.Generator().manual_seed(0)) > 0.5, keep="all")
     masks = outlines_to_masks(outlines, (30, 30))
     points = torch.randint(0, 30, (40, 2), generator=torch.Generator().manual_seed(1))
@@ -206,11 +206,11 @@ def test_claims_are_those_of_the_targets(radius):
         (np.zeros((0, 2)), False),
     ],
 )
-def test_crossings(ring, want):
+def test_crosses_ring_with_or_without_crossing_is_known(ring, want):
     assert crosses([np.array(ring, np.float32)]) is want
 
 
-def test_crossings_of_many_sides():
+def test_crosses_ring_of_many_sides_gives_none():
     angle = np.linspace(0, 2 * np.pi, 5000, endpoint=False)
     circle = np.stack([np.cos(angle), np.sin(angle)], 1).astype(np.float32) * 1000
     assert crosses([circle]) is False
@@ -221,14 +221,14 @@ def test_crossings_of_many_sides():
     assert crosses([wide]) is None
 
 
-def test_sizes_are_summed():
+def test_audit_sizes_of_instances_are_summed():
     assert (ClassAudit(instances=2) + ClassAudit(instances=3, parts=1)).instances == 5
 
 
 # Reports, and how much is held.
 
 
-def test_command_line(tmp_path, capsys):
+def test_audit_program_writes_report_and_exit_status(tmp_path, capsys):
     root = write_coco(tmp_path / "set", [{"segmentation": [SQUARE]}, PROBLEMS["out of image"]])
     args = [str(root), "--report", str(tmp_path / "out"), "--model.strides", "[4]", "--model.ranges", "[[-1, 1e8]]"]
     assert main(args) == 0
@@ -249,7 +249,7 @@ def test_command_line(tmp_path, capsys):
     assert main([str(tmp_path / "nowhere")]) == 1
 
 
-def test_every_problem_is_described():
+def test_audit_every_kind_of_problem_is_described():
     assert not set(ERRORS) & set(WARNINGS)
     assert set(PROBLEMS) < set(ERRORS) | set(WARNINGS)
 

@@ -155,7 +155,7 @@ def test_absolute_names_are_found_below_the_folder_only(tmp_path):
 
 
 @pytest.mark.parametrize("name", [None, "", 3, ["a.png"], "a\0.png", "../images/a.png", "%2e%2e/a.png", "C:\\a.png"])
-def test_other_names_are_refused(tmp_path, name):
+def test_check_categories_other_names_are_refused(tmp_path, name):
     place(tmp_path, "train.json", "images/a.png", "a.png")
     (tmp_path / "train.json").write_text(json.dumps({**CONTENT, "images": [{**IMAGE, "file_name": name}]}))
     with pytest.raises(DataError, match=r"train\.json: image 1: .*expected the name of a file"):

@@ -137,7 +137,7 @@ def test_what_leaves_the_image_does_not_come_back():
     assert not drawn(back)[..., 30:].any()
 
 
-def test_elastic_raises():
+def test_polygons_elastic_transform_is_refused():
     with pytest.raises(NotImplementedError, match="maps lines to lines"):
         F.elastic(polygons(), torch.zeros(1, *SIZE, 2))
 
@@ -157,14 +157,14 @@ def test_mirroring_projections_keep_matter_on_its_side():
     assert (project(polygons().outlines, matrix).areas() > 0).all()
 
 
-def test_integers_are_no_polygons():
+def test_polygons_of_integers_are_refused():
     with pytest.raises(TypeError, match="floating-point dtype"):
         F.to_dtype(polygons(), torch.int64)
     assert F.to_dtype(polygons(), torch.float64).dtype == torch.float64
 
 
 @pytest.mark.parametrize("change", [copy.deepcopy, lambda p: pickle.loads(pickle.dumps(p)), lambda p: p.clone()])
-def test_copies_are_polygons(change):
+def test_polygons_copied_stay_polygons(change):
     copied = change(polygons())
     assert isinstance(copied, Polygons)
     assert copied.canvas_size == SIZE
@@ -205,7 +205,7 @@ def pipeline():
     )
 
 
-def test_whole_pipelines_beside_masks():
+def test_polygons_through_pipelines_agree_with_masks():
     torch.manual_seed(0)
     for sample in map(Shapes(6, 96).__getitem__, range(6)):
         entries = to_tv(sample)

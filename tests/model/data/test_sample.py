@@ -79,7 +79,7 @@ def test_warp_shows_black_beside_the_image():
     assert (shifted.image[:, :, :30] == 0).all()
 
 
-def test_small_instances_are_dropped():
+def test_drop_small_small_instances_are_dropped():
     moved = warp(sample(), np.array([[1.0, 0, -29], [0, 1, 0], [0, 0, 1]]), (60, 80))
     kept = drop_small(moved, min_area=20)  # one column of the second is left, 15 pixels
     assert kept.labels.tolist() == [2, 1]
@@ -110,7 +110,7 @@ def test_percentiles_become_0_and_1():
     assert normalize(torch.full((3, 4, 4), 5.0), (1, 99)).abs().max() == 0  # a flat image
 
 
-def test_resized_image_is_antialiased():
+def test_resize_image_smaller_is_antialiased():
     stripes = (torch.arange(64) % 2).float().expand(3, 64, 64)
     assert resize_image(stripes, (16, 16)).std() < 0.05
 
@@ -130,7 +130,7 @@ def test_augmented_image_and_outlines_agree():
     assert np.mean([agreement(each) for each in changed]) > 0.93
 
 
-def test_resize_and_flip():
+def test_resize_and_flip_move_image_and_outlines_alike():
     config = DataConfig(resize=(160, 120), flip=1.0)
     changed = augment(sample(), config, np.random.default_rng(0))
     assert changed.size == (120, 160)
@@ -182,7 +182,7 @@ def test_joined_images_and_outlines_agree(name):
         assert torch.equal(changed.outlines.segments, again.outlines.segments)
 
 
-def test_pasted_instances_hide_others():
+def test_copy_paste_pasted_instances_hide_others():
     whole = sample()
     above = replace(whole, outlines=whole.outlines.translate(10, 4), labels=whole.labels + 10)
     above = replace(above, image=2 * outlines_to_masks(above.outlines, above.size).any(0).float().expand(3, -1, -1))
@@ -196,7 +196,7 @@ def test_pasted_instances_hide_others():
     assert masks[~pasted].any(0).sum() < outlines_to_masks(whole.outlines, whole.size).any(0).sum()
 
 
-def test_crowds_are_not_pasted():
+def test_copy_paste_crowds_are_not_pasted():
     crowd = replace(sample(), ignore=torch.ones(3, dtype=torch.bool))
     assert copy_paste(sample(), crowd, np.random.default_rng(0)).labels.tolist() == [2, 0, 1]
 
@@ -212,13 +212,13 @@ def test_large_scale_jitter_sees_all_sizes():
     assert max(sides) > 80
 
 
-def test_mosaics_need_other_images():
+def test_augment_mosaic_takes_other_images():
     with pytest.raises(ValueError, match="expected `another`"):
         augment(sample(), DataConfig(mosaic=1.0), np.random.default_rng(0))
 
 
 @pytest.mark.parametrize(("min_side", "kept"), [(0, 3), (31, 1), (200, 0)])
-def test_thin_instances_are_dropped(min_side, kept):
+def test_drop_small_thin_instances_are_dropped(min_side, kept):
     assert len(drop_small(sample(), 1, min_side).labels) == kept
 
 

@@ -34,7 +34,7 @@ def test_nuclei_outlines_are_the_masks(nuclei):
     assert [entry["area"] for entry in truth["annotations"]] == masks.sum((1, 2)).tolist()
 
 
-def test_changed_nuclei_are_refused(tmp_path, monkeypatch):
+def test_nuclei_changed_files_are_refused(tmp_path, monkeypatch):
     monkeypatch.setenv("POLARMASK_CACHE", str(tmp_path))
     (tmp_path / "nuclei").mkdir()
     for name in ("img2d.tif", "mask2d.tif"):
@@ -106,7 +106,7 @@ class Oracle:
         return [changed for entry in mine for changed in self.change({key: entry[key] for key in keys})]
 
 
-def test_perfect_detections_score_1(monkeypatch):
+def test_compare_perfect_detections_score_1(monkeypatch):
     data = Shapes(4, 96)
     metrics = evaluate(Oracle(data, lambda entry: [{**entry, "score": 0.9}], monkeypatch), data).metrics
     assert metrics["segm/AP"] == metrics["bbox/AP"] == metrics["segm/AP/star"] == 1

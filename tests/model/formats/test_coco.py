@@ -300,7 +300,7 @@ def test_categories_that_are_plain_are_read(tmp_path, categories, names):
         ([{"id": 1}, {"id": 2, "name": "1"}], "expected categories of different names"),
     ],
 )
-def test_other_categories_are_refused(tmp_path, categories, words):
+def test_coco_other_categories_are_refused(tmp_path, categories, words):
     with pytest.raises(DataError, match=r"a\.json") as error:
         written(tmp_path, categories=categories)
     assert words in str(error.value)

@@ -51,7 +51,7 @@ def test_what_is_read_is_what_was_written(made):
             assert sample.image[0][labels > 0].min() > 2 * sample.image[0][labels == 0].median()
 
 
-def test_round_trips_are_exact(made):
+def test_files_of_all_formats_give_the_same_masks(made):
     """Format → Outlines → RLE and label image: the very pixels."""
     _, root = made
     data = open_data(root)
@@ -66,7 +66,7 @@ def test_round_trips_are_exact(made):
         assert torch.equal(drawn > 0, torch.from_numpy(labels > 0))
 
 
-def test_large_labels_survive(tmp_path):
+def test_label_images_large_values_stay(tmp_path):
     data = open_data(made_sets.stardist(tmp_path / "set"))
     assert data.instances(1, made_sets.SIZE).ids == [70_001, 140_001]
 
@@ -94,7 +94,7 @@ def test_each_format_trains_and_evaluates(made, tmp_path):
     assert 0 <= metrics["segm/AP"] <= 1
 
 
-def test_nothing_is_found(tmp_path):
+def test_open_data_without_data_names_what_it_looked_for(tmp_path):
     with pytest.raises(DataError, match=r"expected a COCO JSON file, a YOLO data\.yaml.*one of train2017, train"):
         open_data(tmp_path)
 
@@ -139,7 +139,7 @@ def test_evaluation_sees_all_parts_whatever_is_trained_on(tmp_path):
     assert [entry["iscrowd"] for entry in truth["annotations"]] == [0, 0, 1]
 
 
-def test_crowds_may_be_background(tmp_path):
+def test_files_crowds_become_background_if_asked(tmp_path):
     assert several(tmp_path, crowd="background")[0].ignore.tolist() == [False, False]
 
 
@@ -208,7 +208,7 @@ def test_modes_of_pillow(tmp_path, mode):
 
 @pytest.mark.parametrize("suffix", ["jpg", "png", "webp"])
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_images_are_upright(tmp_path, orientation, suffix):
+def test_read_image_with_orientation_is_upright(tmp_path, orientation, suffix):
     """As orientation says, the first row and column of the file are these sides of the scene."""
     row, column = {
         1: ("top", "left"),
@@ -272,14 +272,14 @@ def test_label_images_of_any_type(tmp_path, dtype):
 
 
 @pytest.mark.parametrize("labels", [[[0, -1.5]], [[0, 0.5]], [[0, float("nan")]]])
-def test_labels_are_integers(tmp_path, labels):
+def test_read_labels_of_other_values_are_refused(tmp_path, labels):
     tifffile.imwrite(tmp_path / "labels.tif", np.array(labels, np.float32))
     with pytest.raises(DataError, match=r"labels\.tif: expected labels that are integers, got float32"):
         read_labels(tmp_path / "labels.tif")
 
 
 @pytest.mark.parametrize(("axes", "shape"), [("ZYX", (9, 20, 30)), ("TYX", (3, 20, 30)), ("QYX", (40, 50, 60))])
-def test_stacks_are_no_images(tmp_path, axes, shape):
+def test_read_image_of_a_stack_is_refused(tmp_path, axes, shape):
     tifffile.imwrite(
         tmp_path / "stack.tif", np.zeros(shape, np.uint8), metadata={"axes": axes}, photometric="minisblack"
     )

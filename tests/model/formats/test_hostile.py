@@ -79,7 +79,7 @@ def survives(read, path):
 
 
 @pytest.mark.parametrize("number", range(9))
-def test_broken_images(tmp_path, number):
+def test_read_image_of_broken_files_raises_nothing_else_than_data_errors(tmp_path, number):
     (tmp_path / "good").mkdir()
     file = good_files(tmp_path / "good")[number]
     path = tmp_path / f"broken{file.suffix}"
@@ -100,7 +100,7 @@ def png(width, height, data):
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(data)) + chunk(b"IEND", b"")
 
 
-def test_decompression_bombs(tmp_path):
+def test_read_image_of_a_decompression_bomb_is_refused(tmp_path):
     (tmp_path / "bomb.png").write_bytes(png(100_000, 100_000, bytes(10**6)))
     tifffile.imwrite(tmp_path / "small.tif", PIXELS)
     content = (tmp_path / "small.tif").read_bytes()
@@ -173,7 +173,7 @@ def test_any_annotation_is_read_or_named(tmp_path_factory, annotations):
 
 @settings(max_examples=150)
 @given(content=ANYTHING | st.fixed_dictionaries({"images": ANYTHING, "annotations": ANYTHING, "categories": ANYTHING}))
-def test_any_json(tmp_path_factory, content):
+def test_coco_any_json_gives_data_or_a_data_error(tmp_path_factory, content):
     path = tmp_path_factory.getbasetemp() / "any.json"
     path.write_text(json.dumps(content))
     with suppress_named(path):
@@ -184,7 +184,7 @@ def test_any_json(tmp_path_factory, content):
 
 @settings(max_examples=60)
 @given(lines=st.lists(st.text(max_size=30) | st.lists(st.floats() | st.integers(-3, 3), max_size=9), max_size=4))
-def test_any_yolo_lines(tmp_path_factory, lines):
+def test_yolo_any_lines_give_data_or_a_data_error(tmp_path_factory, lines):
     root = tmp_path_factory.getbasetemp() / "yolo"
     if not root.exists():
         made_sets.yolo(root)
@@ -212,7 +212,7 @@ def test_any_yolo_lines(tmp_path_factory, lines):
         + "\nnames: [*n]\ntrain: images/train",
     ],
 )
-def test_hostile_yaml(tmp_path, monkeypatch, text):
+def test_yolo_hostile_yaml_is_refused(tmp_path, monkeypatch, text):
     root = made_sets.yolo(tmp_path / "set")
     monkeypatch.chdir(tmp_path)
     (root / "data.yaml").write_text(text)

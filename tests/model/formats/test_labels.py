@@ -70,7 +70,7 @@ def kinds(data):
         ("PNGImages/a.png", "PedMasks/a_mask.png"),
     ],
 )
-def test_label_images_are_paired(tmp_path, image, label):
+def test_label_images_of_every_layout_are_paired(tmp_path, image, label):
     data = open_data(pair(tmp_path, image, label), ["train"])
     assert isinstance(data, LabelImages)
     assert [data.path(n).relative_to(tmp_path / "train").as_posix() for n in range(len(data))] == [image]
@@ -131,7 +131,7 @@ def test_files_without_a_counterpart_are_counted_and_named(tmp_path):
         (["images/a.png"], ["masks/a.png", "masks/a_mask.png"]),
     ],
 )
-def test_ambiguous_pairs_are_refused(tmp_path, images, masks):
+def test_label_images_ambiguous_pairs_are_refused(tmp_path, images, masks):
     for image in images:
         picture(tmp_path / "train" / image)
     for label in masks:
@@ -248,7 +248,7 @@ def circles(count, side=40):
 
 @pytest.mark.parametrize("order", [1, 3])
 @pytest.mark.parametrize("zoom", [0.5, 1.7, 3.0])
-def test_interpolated_labels_are_found(order, zoom):
+def test_label_images_interpolated_values_are_reported(order, zoom):
     values = circles(5)
     assert not seem_interpolated(parts_of(labels_to_rle(values)[1]))
     resized = ndimage.zoom(values.astype(np.float32), zoom, order=order).round().clip(0).astype(np.int64)

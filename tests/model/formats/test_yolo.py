@@ -298,7 +298,7 @@ def test_lines_that_are_no_instances(tmp_path, text, kind, words):
 
 
 @pytest.mark.parametrize(("boxes", "crowd"), [("rectangle", False), ("ignore", True)])
-def test_boxes_follow_the_option(tmp_path, boxes, crowd):
+def test_yolo_boxes_follow_the_option(tmp_path, boxes, crowd):
     found, problems = problems_of(tmp_path, "0 0.5 0.5 0.2 0.5\n", boxes=boxes)
     assert not problems
     assert found.crowd == [crowd]

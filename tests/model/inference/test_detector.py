@@ -44,7 +44,7 @@ RECIPES = sorted(path.stem for path in CONFIGS.glob("*.yaml"))
 
 
 @pytest.mark.parametrize("name", RECIPES)
-def test_every_recipe_builds(name):
+def test_build_model_every_recipe_builds(name):
     config = polarmask.load_config(name)
     with torch.device("meta"):
         model = build_model(config.model, 80)
@@ -54,7 +54,7 @@ def test_every_recipe_builds(name):
 
 
 @pytest.mark.parametrize("name", ["nuclei", "shapes"])
-def test_small_recipes_run(name):
+def test_build_model_small_recipes_run(name):
     config = polarmask.load_config(name)
     model = build_model(config.model, 3).eval()
     with torch.no_grad():
@@ -105,7 +105,7 @@ SWITCHES = [
 
 @pytest.mark.parametrize("switches", SWITCHES)
 @pytest.mark.parametrize("name", ["nuclei", "shapes"])
-def test_losses_reach_every_weight(name, switches):
+def test_polarmask_losses_reach_every_weight(name, switches):
     model = tiny(name, **switches).model.train()
     losses = model([torch.rand(3, 64, 64), torch.rand(3, 50, 60)], [target((10, 10, 20)), target((5, 5, 30))])
     sum(losses.values()).backward()
@@ -115,7 +115,7 @@ def test_losses_reach_every_weight(name, switches):
     assert not without
 
 
-def test_image_without_instances():
+def test_polarmask_image_without_instances_has_finite_losses():
     model = tiny().model.train()
     losses = model([torch.rand(3, 64, 64)], [target()])
     sum(losses.values()).backward()
@@ -146,7 +146,7 @@ def test_images_are_normalised_and_padded():
     assert batch.count_nonzero() == 3 * (20 * 10 + 5 * 18)
 
 
-def test_blue_green_red():
+def test_polarmask_bgr_reverses_the_channels():
     image, mean = torch.rand(3, 8, 8), [0.1, 0.2, 0.3]
     rgb, bgr = (tiny(model__image_mean=mean, model__bgr=bgr).model.batch([image]) for bgr in (False, True))
     assert torch.equal(bgr, rgb.flip(1))
@@ -185,7 +185,7 @@ def test_results_are_in_the_images_pixels():
     assert (found["scores"].diff() <= 0).all()
 
 
-def test_saved_and_loaded(tmp_path):
+def test_detector_saved_and_loaded_finds_the_same(tmp_path):
     detector = tiny()
     detector.save(tmp_path / "a" / "weights.safetensors")
     again = polarmask.load(tmp_path / "a" / "weights.safetensors")
@@ -197,7 +197,7 @@ def test_saved_and_loaded(tmp_path):
     assert [path.name for path in (tmp_path / "a").iterdir()] == ["weights.safetensors"]
 
 
-def test_foreign_weights_are_refused(tmp_path):
+def test_load_foreign_weights_are_refused(tmp_path):
     save_file({"x": torch.zeros(1)}, tmp_path / "x.safetensors", {"about": json.dumps({})})
     with pytest.raises(ValueError, match=FORMAT):
         polarmask.load(tmp_path / "x.safetensors")
@@ -278,7 +278,7 @@ def test_small_backbone_has_three_strides(strides):
         SmallBackbone(strides)
 
 
-def test_resnet_has_five_strides():
+def test_resnet_fpn_has_five_strides():
     with pytest.raises(ValueError, match="expected 8, 16, 32, 64, 128 with resnet50, got"):
         build_model(polarmask.load_config("r50_1x", model__strides="[4]", model__ranges="[[0,64]]").model, 1)
 
@@ -299,7 +299,7 @@ def test_what_does_not_fit_is_refused(image, changes, error, words):
     assert words in str(raised.value)
 
 
-def test_targets_need_no_ignore():
+def test_polarmask_targets_need_no_ignore():
     one = target((8, 8, 16))
     model, image = tiny().model.train(), torch.rand(3, 64, 64)
     want = model([image], [one])

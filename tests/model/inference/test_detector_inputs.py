@@ -121,7 +121,7 @@ def test_detector_what_is_no_image_is_refused_in_one_sentence(detector, image, e
     assert "\n" not in str(raised.value)
 
 
-def test_detector_folder_is_refused(detector, tmp_path):
+def test_detector_called_with_a_folder_is_refused(detector, tmp_path):
     with pytest.raises(IsADirectoryError, match=r"polarmask\.predict takes folders"):
         detector(tmp_path)
 

@@ -170,7 +170,7 @@ def matched(there, found, *, crowds=(), ious=(0.5,), score_threshold=0.3):
     return match(COCO(truth), results, score_threshold, ious)
 
 
-def test_matching_by_hand():
+def test_match_counted_by_hand_is_the_same():
     one, two, three = discs((10, 10), (30, 30), (50, 10))
     near, far = discs((31, 30), (10, 50))
     (found,) = matched([one, two, three], [(one, 0.9), (near, 0.4), (far, 0.5), (three, 0.2)])
@@ -203,7 +203,7 @@ def test_detections_in_crowds_do_not_count():
     assert (found.tp, found.fp, found.fn) == (1, 1, 0)
 
 
-def test_matching_is_stardists():
+def test_match_of_label_images_is_stardists():
     matching = pytest.importorskip("stardist.matching").matching
     rng = np.random.default_rng(0)
     there, found = (np.zeros((120, 120), np.int32) for _ in range(2))
@@ -288,7 +288,7 @@ def test_more_detections_for_dense_images(weights, tmp_path):
         assert (tmp_path / name).stat().st_size > 0
 
 
-def test_evaluates_by_the_configuration(weights):
+def test_evaluate_follows_the_configuration(weights):
     detector = polarmask.load(weights)
     metrics = evaluate(detector, Shapes(2, 64)).metrics
     assert metrics["boundary/dilation"] == 0.02

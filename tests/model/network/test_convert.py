@@ -76,14 +76,14 @@ def test_decoding_is_the_released_one():
     torch.testing.assert_close(ours, polygons.transpose(1, 2)[:, order], rtol=1e-5, atol=1e-3)
 
 
-def test_coco_has_eighty_categories():
+def test_coco_categories_are_eighty():
     categories = coco_categories()
     assert len(categories) == 80
     assert (categories[1], categories[13], categories[90]) == ("person", "stop sign", "toothbrush")
     assert list(categories) == sorted(categories)
 
 
-def test_from_the_command_line(tmp_path):
+def test_convert_program_writes_a_detector(tmp_path):
     state = checkpoint()
     torch.save({"meta": {"epoch": 12}, "state_dict": state, "optimizer": {"state": {}}}, tmp_path / "released.pth")
     main(

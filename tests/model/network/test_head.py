@@ -86,7 +86,7 @@ def test_start(init_scale, start):
         assert log.exp().mean() == pytest.approx(start, rel=0.1)
 
 
-def test_without_box_branch():
+def test_polar_head_without_box_branch_has_no_boxes():
     head = PolarHead(1, in_channels=32, channels=32, depth=1, box_branch=False)
     output = head([torch.randn(1, 32, 2, 2)] * LEVELS)
     assert output.log_boxes is None
@@ -112,6 +112,6 @@ def test_autocast_keeps_distances_in_float32():
     assert {tensor.dtype for tensor in output[:4]} == {torch.float32}
 
 
-def test_levels_must_match():
+def test_polar_head_other_number_of_ranges_is_refused():
     with pytest.raises(ValueError, match="range for each of 1 strides, got 5"):
         PolarHead(1, strides=[8])

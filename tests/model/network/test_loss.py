@@ -31,7 +31,7 @@ def backward(losses, given):
     return {name: getattr(given, name).grad for name in ("logits", "centerness", "log_boxes", "log_rays")}
 
 
-def test_by_hand():
+def test_polar_losses_computed_by_hand_are_the_same():
     given, want = output(4), targets([[0, -1, -1, 2], [-1, -1, 1, -1]])
     losses = polar_losses(given, want)
     focal = 0.0
@@ -75,7 +75,7 @@ def test_no_positives_give_zero_with_a_gradient(label, mask_loss):
     assert (grads["logits"] != 0).any() == (label == -1)
 
 
-def test_ignored_points_cost_nothing():
+def test_polar_losses_ignored_points_cost_nothing():
     given = output(4)
     grads = backward(polar_losses(given, targets([[0, -2, -1, -1], [-2, -1, -1, -1]])), given)
     for grad in grads.values():
@@ -94,7 +94,7 @@ def test_background_predictions_may_be_anything(mask_loss):
     assert all(grad.isfinite().all() for grad in grads.values())
 
 
-def test_without_box_branch():
+def test_polar_losses_without_box_branch_have_no_box_loss():
     assert set(polar_losses(output(4)._replace(log_boxes=None), targets([[0, -1, -1, -1]] * 2))) == {
         "class",
         "centerness",
@@ -102,13 +102,13 @@ def test_without_box_branch():
     }
 
 
-def test_box_offset_widens():
+def test_box_iou_loss_offset_widens_the_boxes():
     distances = torch.ones(1, 4)
     loss = box_iou_loss(distances.log(), 2 * distances, torch.tensor([True]), offset=1.0)
     torch.testing.assert_close(loss, -torch.tensor([9 / 25]).log())
 
 
-def test_smooth_l1_by_hand():
+def test_smooth_l1_computed_by_hand_is_the_same():
     given, want = output(4), targets([[0, -1, -1, 2], [-1, -1, 1, -1]])
     losses = polar_losses(given, want, mask_loss="smooth_l1", mask_weight=0.5)
     positive = want.labels >= 0
@@ -125,6 +125,6 @@ def test_weight_of_the_mask_loss():
     )
 
 
-def test_centerness_of_boxes():
+def test_box_centerness_of_known_boxes_is_fcos():
     distances = torch.tensor([[1.0, 2, 4, 2], [3, 3, 3, 3], [0, 1, 0, 1], [0, 1, 2, 1], [0, 0, 0, 0]])
     assert box_centerness(distances).tolist() == [0.5, 1, 0, 0, 0]

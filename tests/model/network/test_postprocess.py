@@ -37,7 +37,7 @@ def test_selects_what_the_release_selects():
     torch.testing.assert_close(score, data["det_boxes_torchvision"][:, 4])
 
 
-def test_scores_boxes_and_order():
+def test_postprocess_scores_boxes_and_order_are_those_of_the_release():
     output = head_output([[0.9, 0.01], [0.1, 0.8], [0.02, 0.03]], [0.5, 0.9, 0.9], [10.0, 5.0, 5.0])
     (found,) = PostProcess()(output, points(20.0, 60.0, 90.0), [(100, 100)])
     assert found["labels"].tolist() == [1, 0, 0]
@@ -62,7 +62,7 @@ def test_nms_on_boxes_or_polygons(nms, kept):
     assert len(found["scores"]) == kept
 
 
-def test_limits():
+def test_postprocess_limits_keep_the_best():
     output = head_output([[0.9 - 0.05 * n] for n in range(10)], [0.5] * 10, [1.0] * 10)
     where = points(*range(0, 100, 10))
     (found,) = PostProcess(max_candidates=4)(output, where, [(100, 100)])
@@ -72,7 +72,7 @@ def test_limits():
 
 
 @pytest.mark.parametrize("nms", ["box", "polygon"])
-def test_nothing_found(nms):
+def test_postprocess_without_candidates_finds_nothing(nms):
     (found,) = PostProcess(nms=nms)(head_output([[0.01, 0.04]], [0.9], [3.0]), points(5.0), [(10, 10)])
     assert {name: tuple(value.shape) for name, value in found.items()} == {
         "boxes": (0, 4),

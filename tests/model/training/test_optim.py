@@ -28,18 +28,18 @@ def test_a_step_that_is_not_finite_changes_no_weight(kind, uninitialised_is_nan)
         assert all(torch.equal(*pair) for pair in zip(skipping.parameters(), other.parameters(), strict=True))
 
 
-def test_step_schedule():
+def test_schedule_step_rises_then_falls_at_milestones():
     config = OptimConfig(epochs=12, milestones=[8, 11], warmup_steps=30)
     factors = [schedule(step, 10, config) for step in (0, 15, 30, 79, 80, 110)]
     assert factors == pytest.approx([1 / 3, 2 / 3, 1, 1, 0.1, 0.01])
 
 
-def test_cosine_schedule():
+def test_schedule_cosine_falls_to_0():
     config = OptimConfig(epochs=10, schedule="cosine", warmup_steps=0)
     assert [schedule(step, 10, config) for step in (0, 50, 100)] == pytest.approx([1, 0.5, 0])
 
 
-def test_moving_average():
+def test_moving_average_of_known_values_is_exponential():
     model = torch.nn.BatchNorm1d(1, momentum=1.0)
     average = MovingAverage(model, decay=0.3)
     want = None
@@ -57,7 +57,7 @@ def test_moving_average():
     assert again.n_averaged == 5
 
 
-def test_biases_have_their_own_factors():
+def test_build_optimizer_biases_have_their_own_factors():
     model = torch.nn.Sequential(
         torch.nn.Conv2d(3, 32, 3), torch.nn.GroupNorm(32, 32), torch.nn.Conv2d(32, 1, 1, bias=False)
     )

@@ -79,7 +79,7 @@ def test_a_finished_run_has_nothing_left_to_do(args, uninterrupted, tmp_path):
     )
 
 
-def test_keeps_the_newest(args, tmp_path):
+def test_checkpoints_beyond_the_limit_are_deleted(args, tmp_path):
     train_main([*args, "--out", str(tmp_path), "--checkpoint_every", "1", "--keep_checkpoints", "2"])
     assert [path.name for path in list_checkpoints(tmp_path)] == ["step_000000005.pt", "step_000000006.pt"]
 
@@ -102,7 +102,7 @@ def test_resume_names_what_is_missing(args, tmp_path):
         train_main([*args, "--out", str(tmp_path), "--resume", "nowhere"])
 
 
-def test_another_configuration_is_refused(args, uninterrupted, tmp_path):
+def test_resume_with_another_configuration_is_refused(args, uninterrupted, tmp_path):
     start = str(uninterrupted / "checkpoints" / "step_000000002.pt")
     with pytest.raises(ValueError, match=r"optim\.lr 0\.002, got 0\.5"):
         train_main([*args, "--out", str(tmp_path), "--resume", start, "--optim.lr", "0.5"])

@@ -28,7 +28,7 @@ from polarmask.training.run_folder import FILES
 from polarmask_ops import outlines_from_polygons
 
 
-def test_writes_what_it_says(run):
+def test_train_writes_the_files_that_it_names(run):
     _, out = run
     assert {path.name for path in out.iterdir()} - {"tensorboard"} == set(FILES)
     (events,) = (out / "tensorboard").rglob("events*")
@@ -140,7 +140,7 @@ def test_compiled_it_learns_the_same(run, tmp_path):
         assert compiled == pytest.approx(eager, rel=1e-3)  # sums in another order, and four updates with them
 
 
-def test_same_seed_same_losses(run, tmp_path):
+def test_train_with_the_same_seed_gives_the_same_losses(run, tmp_path):
     args, out = run
     train_main([*args, "--out", str(tmp_path / "again")])
     assert losses(tmp_path / "again") == losses(out)
@@ -148,7 +148,7 @@ def test_same_seed_same_losses(run, tmp_path):
     assert losses(tmp_path / "other")[0] != losses(out)[0]
 
 
-def test_command_line(run, tmp_path):
+def test_train_program_prints_metrics_and_files(run, tmp_path):
     command = [sys.executable, "-W", "error::RuntimeWarning", "-m", "polarmask.train", *run[0], "--optim.epochs", "1"]
     done = subprocess.run([*command, "--out", str(tmp_path)], capture_output=True, text=True, check=True)
     assert "segm/AP50" in done.stdout
@@ -160,7 +160,7 @@ HAS_BF16 = torch.cuda.is_available() or torch.cpu._is_avx512_bf16_supported()
 
 
 @pytest.mark.skipif(not HAS_BF16, reason="no arithmetic in bfloat16")
-def test_mixed_precision(run, tmp_path):
+def test_train_in_bfloat16_has_nearly_the_same_loss(run, tmp_path):
     train_main([*run[0], "--optim.epochs", "1", "--out", str(tmp_path), "--precision", "bf16"])
     (first, *_), (exact, *_) = losses(tmp_path), losses(run[1])
     assert first["loss/mask"] == pytest.approx(exact["loss/mask"], rel=0.05)
@@ -174,7 +174,7 @@ def test_precisions_that_are_not_there_are_refused(run, tmp_path, precision):
         train_main([*run[0], "--out", str(tmp_path), "--precision", precision])
 
 
-def test_coco_folder(run, coco_folder, tmp_path):
+def test_train_on_a_coco_folder_evaluates(run, coco_folder, tmp_path):
     options = ["--data.dataset", "files", "--data.root", str(coco_folder), "--data.train", "val", "--data.test", "val"]
     train_main([*run[0], *options, "--data.resize", "[64,32]", "--out", str(tmp_path / "out")])
     metrics = json.loads((tmp_path / "out" / "metrics.json").read_text())
@@ -194,14 +194,14 @@ def test_evaluate_repeats_the_final_numbers(run, tmp_path):
         assert result["segmentation"]["size"] == [64, 64]
 
 
-def test_evaluate_on_other_data(run, tmp_path):
+def test_evaluate_program_on_other_data_measures_them(run, tmp_path):
     _, out = run
     evaluate_main(["--weights", str(out / "last.safetensors"), "--out", str(tmp_path), "--data.count", "20"])
     final = json.loads((out / "metrics.json").read_text())
     assert json.loads((tmp_path / "metrics.json").read_text())["instances"] > final["instances"]
 
 
-def test_predict(run, tmp_path):
+def test_predict_program_writes_all_outputs(run, tmp_path):
     _, out = run
     images = tmp_path / "images"
     images.mkdir()
@@ -264,7 +264,7 @@ def test_predict_names_what_is_missing(run, tmp_path):
         predict_main(["--weights", str(run[1] / "last.safetensors"), str(tmp_path)])
 
 
-def test_no_image_found_anything(run):
+def test_evaluate_without_detections_gives_0(run):
     detector = polarmask.load(run[1] / "last.safetensors")
     torch.nn.init.constant_(detector.model.head.classes.bias, -100)
     metrics = evaluate(detector, polarmask.data.Shapes(2, 64)).metrics
@@ -295,7 +295,7 @@ def test_overfit_trains_and_evaluates_on_the_same_images(run, tmp_path):
     assert len(losses(tmp_path)) == 1
 
 
-def test_stops_when_nothing_improves(run, tmp_path, monkeypatch):
+def test_train_without_improvement_stops(run, tmp_path, monkeypatch):
     found = iter([0.2, 0.5, 0.5, 0.1, 0.9])
     metrics = lambda *_, **__: Evaluation({"segm/AP": (ap := next(found)), "segm/AP50": ap}, [], {}, [])  # noqa: E731
     monkeypatch.setattr("polarmask.training.trainer.evaluate", metrics)
@@ -307,7 +307,7 @@ def test_stops_when_nothing_improves(run, tmp_path, monkeypatch):
     assert curves == [1, 2, 3, 4]  # drawn at each evaluation
 
 
-def test_no_images(run, tmp_path):
+def test_train_without_images_is_refused(run, tmp_path):
     with pytest.raises(ValueError, match="expected images and epochs, got 0 and 2"):
         train_main([*run[0], "--out", str(tmp_path), "--data.count", "0"])
 
@@ -333,7 +333,7 @@ class Crops:
 
 @pytest.mark.long
 @pytest.mark.timeout(900)
-def test_overfits_two_crops(nuclei, monkeypatch, tmp_path):
+def test_train_on_two_crops_overfits_them(nuclei, monkeypatch, tmp_path):
     crops = Crops(nuclei[0][0])
     monkeypatch.setattr("polarmask.training.run.build_data", lambda *_: crops)
     still = {"data__crop": "null", "data__flip": 0, "data__photometric": False}
