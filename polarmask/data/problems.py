@@ -1,5 +1,6 @@
 """The kinds of problems of a data set, and their counts."""
 
+import re
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -45,6 +46,18 @@ WARNINGS = {
     "no point": "instances that no point of the feature maps is assigned to",
 }
 
+# What changes in these words for a single one, beside the noun that they begin with.
+SINGULAR = (
+    (r"\bof images that are\b", "of an image that is"),
+    (r"\bof formats that are\b", "of a format that is"),
+    (r"\b(that|which) are\b", r"\1 is"),
+    (r"\bthat (lie|repeat|seem)\b", r"that \1s"),
+    (r"\bthat reach\b", "that reaches"),
+    (r"\bbut were\b", "but was"),
+    (r"\btheir images?\b", "its image"),
+    (r"\btaken for images\b", "taken for an image"),
+)
+
 Note: TypeAlias = Callable[[str, str], None]  # takes a kind of problem, and a sentence that names the place
 
 
@@ -64,12 +77,27 @@ class Problems:
 
     def of(self, kinds: dict[str, str]) -> list[str]:
         """Counts and words of those kinds that there are."""
-        return [f"{self.counts[kind]} {about}" for kind, about in kinds.items() if self.counts[kind]]
+        return [counted(self.counts[kind], about) for kind, about in kinds.items() if self.counts[kind]]
 
     def summary(self, kinds: dict[str, str]) -> str:
         """:meth:`of`, and the first place of each kind."""
         return "; ".join(
-            f"{self.counts[kind]} {about}, such as {self.examples[kind][0]}"
+            f"{counted(self.counts[kind], about)}, such as {self.examples[kind][0]}"
             for kind, about in kinds.items()
             if self.counts[kind]
         )
+
+
+def counted(count: int, about: str) -> str:
+    """A number and the words of :data:`ERRORS` or :data:`WARNINGS`, in the singular for one.
+
+    Examples
+    --------
+    >>> counted(2, WARNINGS["outside"]), counted(1, WARNINGS["outside"])
+    ('2 annotations that lie beside their image', '1 annotation that lies beside its image')
+    """
+    if count == 1:
+        about = re.sub(r"^(label )?(\w+)s\b", r"\1\2", about)
+        for plural, singular in SINGULAR:
+            about = re.sub(plural, singular, about)
+    return f"{count} {about}"

@@ -243,7 +243,7 @@ def test_audit_program_writes_report_and_exit_status(tmp_path, capsys):
         assert list(csv.reader(file)) == [["kind", "place"], ["out of image", f"{root.parent}/image.png: annotation 1"]]
     write_coco(tmp_path / "set", [PROBLEMS["broken"]])
     assert main([*args, "--quick"]) == 1
-    assert "training may not start: 1 annotations that cannot be parsed; no instances to train on" in " ".join(
+    assert "training may not start: 1 annotation that cannot be parsed; no instances to train on" in " ".join(
         capsys.readouterr().out.split()
     )
     assert main([str(tmp_path / "nowhere")]) == 1

@@ -44,8 +44,8 @@ def test_problems_are_counted_in_one_message(tmp_path, caplog):
     assert len(data[0].labels) == 3
     assert len(caplog.records) == 2  # what is read again is not said again
     assert "left out: 3 annotations that cannot be parsed" in caplog.records[0].getMessage()
-    assert "1 annotations without area" in caplog.records[1].getMessage()
-    assert "1 annotations that lie beside their image" in caplog.records[1].getMessage()
+    assert "1 annotation without area" in caplog.records[1].getMessage()
+    assert "1 annotation that lies beside its image" in caplog.records[1].getMessage()
 
 
 def test_evaluate_says_once_what_it_leaves_out(tmp_path, caplog):
@@ -63,7 +63,7 @@ def test_nothing_to_train_on_is_an_error(tmp_path, caplog):
     data = open_data(write_coco(tmp_path / "set", [{"segmentation": [[1, 1, 3, 1, 3, 3]]}]))
     check_data(data, "train")
     data.config.min_area = 50
-    with pytest.raises(DataError, match=r"no instances to train on \(1 instances that min_area or min_side leave out"):
+    with pytest.raises(DataError, match=r"no instances to train on \(1 instance that min_area or min_side leave out"):
         check_data(data, "train")
     check_data(data, "test")
     assert not caplog.records  # nothing is too small to be evaluated on
@@ -235,8 +235,8 @@ def test_every_image_of_floats_is_looked_at(tmp_path, caplog, invalid):
     tifffile.imwrite(tmp_path / "masks" / "07.tif", labels)
     data = open_data(tmp_path, config=DataConfig(invalid=invalid))
     if invalid == "raise":
-        with pytest.raises(DataError, match=r"1 images .*07\.tif: expected finite values, got NaN"):
+        with pytest.raises(DataError, match=r"1 image .*07\.tif: expected finite values, got NaN"):
             check_data(data, "test")
     else:
         check_data(data, "test")
-        assert "left out: 1 images" in caplog.text
+        assert "left out: 1 image " in caplog.text

@@ -77,7 +77,7 @@ def test_images_without_a_usable_id_are_refused(tmp_path, id):
 @pytest.mark.parametrize("id", [None, [1], True, NAN, 1.5, {}])
 def test_annotations_without_a_usable_image_id_are_refused(tmp_path, id):
     entry = {"segmentation": [OTHER], "image_id": id}
-    refused(written(tmp_path, entry), "1 annotations that cannot be parsed", "annotation 1", "image_id")
+    refused(written(tmp_path, entry), "1 annotation that cannot be parsed", "annotation 1", "image_id")
     assert counted(written(tmp_path, entry, invalid="skip")) == 1
 
 
@@ -196,7 +196,7 @@ def test_boxes_that_are_none_are_computed(tmp_path, box, caplog):
     data = written(tmp_path, {"segmentation": [OTHER], "bbox": box})
     assert counted(data) == 2
     assert data.ground_truth()["annotations"][1]["bbox"] == [30, 5, 20, 20]
-    assert ("1 annotations whose box is none" in caplog.text) == bool(box)
+    assert ("1 annotation whose box is none" in caplog.text) == bool(box)
 
 
 @pytest.mark.parametrize("area", [None, "400", -1, 0, NAN, []])
