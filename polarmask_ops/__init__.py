@@ -1,7 +1,8 @@
 """Torch ops for instance masks as rays: polar targets, Polar IoU, rasterization, polygon NMS."""
 
 from ._extension import _C
-from .outlines import Outlines, outlines_from_masks, outlines_from_polygons, outlines_from_rle
+from .outlines import Outlines
+from .outlines_from import outlines_from_masks, outlines_from_polygons, outlines_from_rle
 from .polar_iou import polar_centerness, polar_iou
 from .polar_iou_loss import PolarIoULoss, polar_iou_loss
 from .polar_target import (

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from . import _arguments, _fakes, _vmap
-from .outlines import Outlines, checked, outlines_from_masks
+from .outlines import Outlines, checked
+from .outlines_from import outlines_from_masks
 
 FCOS_RANGES = ((-1.0, 64.0), (64.0, 128.0), (128.0, 256.0), (256.0, 512.0), (512.0, math.inf))
 

@@ -56,7 +56,14 @@ def rays_to_boxes(centers: Tensor, rays: Tensor) -> Tensor:
     Returns
     -------
     Tensor, shape (N, 4), float32 (float64 for float64)
-        x0, y0, x1, y1 of the vertices; NaN where one is. Differentiable; vertices that tie share the gradient.
+        x0, y0, x1, y1 of the vertices; NaN where a vertex is. Differentiable; vertices that tie share the gradient.
+
+    Raises
+    ------
+    TypeError
+        If an argument is not a floating-point tensor.
+    ValueError
+        If shapes or devices do not fit.
 
     Examples
     --------

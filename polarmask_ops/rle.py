@@ -19,15 +19,15 @@ from . import _arguments, _fakes, _ragged, _vmap
 class RLE:
     """Masks of N instances in one image: lengths of runs, column by column, starting with a run of zeros.
 
-    The library writes every mask in one way, where only the first run may have length 0, so that such RLEs are equal
-    (``==``) when their masks are.
+    Ops of this package write each mask in one way only, where no run but the first has length 0. Two RLEs made by them
+    are equal (``==``) when their masks are.
 
     Attributes
     ----------
     counts : Tensor, shape (T,), int32
         Lengths of the runs of all instances.
     offsets : Tensor, shape (N + 1,), int64
-        Instance n owns ``counts[offsets[n]:offsets[n + 1]]``, which sum to H * W.
+        Instance n has ``counts[offsets[n]:offsets[n + 1]]``, which sum to H * W.
     size : tuple of int
         (H, W) of the image.
 
@@ -48,9 +48,29 @@ class RLE:
 
     @staticmethod
     def from_masks(masks: Tensor) -> RLE:
-        """Encode bitmaps of shape (N, H, W), bool or uint8; what is not 0 is inside.
+        """Encode bitmaps.
 
-        On a GPU the host waits once, to learn the length.
+        Parameters
+        ----------
+        masks : Tensor, shape (N, H, W), bool or uint8
+            Pixels other than 0 are inside.
+
+        Returns
+        -------
+        RLE
+            On a GPU the host waits once for its length.
+
+        Raises
+        ------
+        TypeError
+            If ``masks`` is not a bool or uint8 tensor.
+        ValueError
+            If its shape is not (N, H, W), or H * W is 2**31 or more.
+
+        Examples
+        --------
+        >>> RLE.from_masks(torch.tensor([[[0, 1], [1, 1]]], dtype=torch.uint8)).counts
+        tensor([1, 3], dtype=torch.int32)
         """
         _arguments.dtype("RLE.from_masks", "masks", masks, torch.bool, torch.uint8)
         if masks.dim() != 3:
@@ -61,15 +81,20 @@ class RLE:
 
     @staticmethod
     def from_coco(objects: Sequence[dict[str, Any]], *, size: tuple[int, int] | None = None) -> RLE:
-        """Read what the COCO API writes: dicts with ``size`` [H, W] and ``counts``.
+        """Read run lengths as the COCO API writes them: dicts with ``size`` [H, W] and ``counts``.
 
         Parameters
         ----------
         objects : sequence of dict
-            ``counts`` is a compressed string (bytes or str) or a list of run lengths. Kept as they are, so that
-            ``to_coco`` gives them back.
+            ``counts`` is a compressed string (bytes or str) or a list of run lengths. Runs are kept as they are, so
+            that :meth:`to_coco` returns the same string.
         size : (H, W), optional
             Needed when ``objects`` may be empty.
+
+        Returns
+        -------
+        RLE
+            On the CPU.
 
         Raises
         ------
@@ -77,6 +102,11 @@ class RLE:
             If an object is not a dict, or its size or counts are of another type.
         ValueError
             If a key is missing, the sizes differ, there is none, a string is malformed, or counts do not sum to H * W.
+
+        Examples
+        --------
+        >>> RLE.from_coco([{"size": [2, 3], "counts": [2, 3, 1]}]).areas()
+        tensor([3])
         """
         op = "RLE.from_coco"
         objects = list(objects)
@@ -98,7 +128,28 @@ class RLE:
 
     @staticmethod
     def cat(items: Sequence[RLE]) -> RLE:
-        """The instances of several RLEs of one image, one after the other."""
+        """Concatenate the instances of several RLEs of one image.
+
+        Parameters
+        ----------
+        items : sequence of RLE
+            At least one; of one size and on one device.
+
+        Returns
+        -------
+        RLE
+
+        Raises
+        ------
+        TypeError, ValueError
+            If there is no item, sizes or devices differ, or an item is not as in :class:`RLE`.
+
+        Examples
+        --------
+        >>> rle = RLE.from_coco([{"size": [2, 3], "counts": [2, 3, 1]}])
+        >>> len(RLE.cat([rle, rle]))
+        2
+        """
         op = "RLE.cat"
         parts = [checked(op, item) for item in items]
         sizes = {(height, width) for _, _, height, width in parts}
@@ -109,15 +160,46 @@ class RLE:
         return RLE(counts, _ragged.cat([part[1] for part in parts]), sizes.pop())
 
     def to_masks(self) -> Tensor:
-        """Bitmaps, shape (N, H, W), bool."""
+        """Decode to bitmaps.
+
+        Returns
+        -------
+        Tensor, shape (N, H, W), bool
+
+        Raises
+        ------
+        TypeError, ValueError
+            If counts or offsets are not as in :class:`RLE`, or counts do not sum to H * W.
+
+        Examples
+        --------
+        >>> rle = RLE.from_coco([{"size": [2, 3], "counts": [2, 3, 1]}])
+        >>> rle.to_masks().int()
+        tensor([[[0, 1, 1],
+                 [0, 1, 0]]], dtype=torch.int32)
+        """
         masks: Tensor = torch.ops.polarmask.rle_to_masks(*checked("RLE.to_masks", self))
         return masks
 
     def to_coco(self) -> list[dict[str, Any]]:
-        """A list of {"size": [H, W], "counts": bytes}, compressed, as ``pycocotools.mask.encode`` gives it.
+        """Compress to COCO's strings, as ``pycocotools.mask.encode`` does.
 
-        JSON wants text: ``counts.decode()``. ``from_coco`` takes both. On a GPU the host waits, for the length and for
-        the strings.
+        Returns
+        -------
+        list of dict
+            ``{"size": [H, W], "counts": bytes}`` for each instance. For JSON, ``counts.decode()`` gives text;
+            :meth:`from_coco` takes both. On a GPU the host waits for the strings.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If counts or offsets are not as in :class:`RLE`, or counts do not sum to H * W.
+
+        Examples
+        --------
+        >>> rle = RLE.from_coco([{"size": [2, 3], "counts": [2, 3, 1]}])
+        >>> rle.to_coco()
+        [{'size': [2, 3], 'counts': b'231'}]
         """
         strings, offsets = torch.ops.polarmask.rle_to_strings(*checked("RLE.to_coco", self))
         text, ends = strings.cpu().numpy().tobytes(), offsets.tolist()
@@ -125,20 +207,74 @@ class RLE:
         return [{"size": [height, width], "counts": text[begin:end]} for begin, end in pairwise(ends)]
 
     def areas(self) -> Tensor:
-        """Numbers of pixels, shape (N,), int64."""
+        """Count the pixels of each instance.
+
+        Returns
+        -------
+        Tensor, shape (N,), int64
+
+        Raises
+        ------
+        TypeError, ValueError
+            If counts or offsets are not as in :class:`RLE`, or counts do not sum to H * W.
+
+        Examples
+        --------
+        >>> rle = RLE.from_coco([{"size": [2, 3], "counts": [2, 3, 1]}])
+        >>> rle.areas()
+        tensor([3])
+        """
         areas: Tensor = torch.ops.polarmask.rle_areas(*checked("RLE.areas", self))
         return areas
 
     def boxes(self) -> Tensor:
-        """Boxes around the pixels, shape (N, 4), float32: x0, y0, x1, y1, their outer edges. Without pixels: 0.
+        """Compute the boxes around the pixels.
 
-        ``pycocotools.mask.toBbox`` gives the same box as (x0, y0, x1 − x0, y1 − y0).
+        Returns
+        -------
+        Tensor, shape (N, 4), float32
+            x0, y0, x1, y1, the outer edges of the pixels; zeros for instances without pixels.
+            ``pycocotools.mask.toBbox`` gives the same box as (x0, y0, x1 − x0, y1 − y0).
+
+        Raises
+        ------
+        TypeError, ValueError
+            If counts or offsets are not as in :class:`RLE`, or counts do not sum to H * W.
+
+        Examples
+        --------
+        >>> rle = RLE.from_coco([{"size": [2, 3], "counts": [2, 3, 1]}])
+        >>> rle.boxes()
+        tensor([[1., 0., 3., 2.]])
         """
         boxes: Tensor = torch.ops.polarmask.rle_boxes(*checked("RLE.boxes", self))
         return boxes
 
     def to(self, device: torch.device | str | int, *, non_blocking: bool = False) -> RLE:
-        """The same on another device."""
+        """Move counts and offsets to another device.
+
+        Parameters
+        ----------
+        device : torch.device, str or int
+            As for ``Tensor.to``.
+        non_blocking : bool
+            As for ``Tensor.to``.
+
+        Returns
+        -------
+        RLE
+
+        Raises
+        ------
+        RuntimeError
+            As ``Tensor.to``.
+
+        Examples
+        --------
+        >>> rle = RLE.from_coco([{"size": [2, 3], "counts": [2, 3, 1]}])
+        >>> rle.to("cpu") == rle
+        True
+        """
         return RLE(
             self.counts.to(device, non_blocking=non_blocking),
             self.offsets.to(device, non_blocking=non_blocking),
@@ -146,15 +282,47 @@ class RLE:
         )
 
     def cpu(self) -> RLE:
+        """Move counts and offsets to the CPU.
+
+        Returns
+        -------
+        RLE
+
+        Examples
+        --------
+        >>> len(RLE.from_coco([], size=(2, 3)).cpu())
+        0
+        """
         return self.to("cpu")
 
     def __len__(self) -> int:
         return self.offsets.shape[0] - 1
 
     def __getitem__(self, index: _ragged.Index) -> RLE:
-        """The instances of an int, slice, index or bool tensor, again as an RLE.
+        """Select instances.
 
-        On a GPU the host waits once, to learn the length; for a bool tensor twice.
+        Parameters
+        ----------
+        index : int, slice, or Tensor of integers or bool
+            Which of the N instances; a bool tensor has shape (N,).
+
+        Returns
+        -------
+        RLE
+            On a GPU the host waits once for the length, for a bool tensor twice.
+
+        Raises
+        ------
+        IndexError
+            If ``index`` does not fit N instances.
+        TypeError, ValueError
+            If counts or offsets are not as in :class:`RLE`.
+
+        Examples
+        --------
+        >>> rle = RLE.from_coco([{"size": [2, 3], "counts": [2, 3, 1]}])
+        >>> len(rle[:0])
+        0
         """
         counts, offsets, height, width = checked("RLE", self)
         counts, offsets = _ragged.select("RLE", counts, offsets, index)
@@ -194,7 +362,8 @@ def _unflatten(leaves: Iterable[Any], size: _Size) -> RLE:
     return RLE(counts, offsets, size or (sides[0], sides[1]))
 
 
-# Not register_dataclass: a plain size is no leaf, so that a tree_map over the tensors does not meet it.
+# torch.export.register_dataclass would make the size a leaf, and a tree_map over tensors would fail on it. torch has no
+# public function that keeps it out of the leaves, hence torch.utils._pytree; test_rle.py covers what is registered.
 pytree.register_pytree_node(
     RLE,
     _flatten,
@@ -210,7 +379,7 @@ torch.serialization.add_safe_globals([RLE])  # torch.load(weights_only=True) rea
 
 
 def checked(op: str, rle: RLE) -> tuple[Tensor, Tensor, int, int]:
-    """Counts, offsets, height and width: what ops take in place of an RLE."""
+    """Check an RLE; return its counts, offsets, height and width, as the ops take them."""
     if not isinstance(rle, RLE):
         raise TypeError(f"{op}: expected an RLE, got {type(rle).__name__}")
     counts = _arguments.dtype(op, "counts", rle.counts, torch.int32)
