@@ -25,16 +25,16 @@ from ..data.problems import ERRORS, Problems
 from .geometry import ceilings, claimed, contains, crosses
 
 RAYS = (16, 24, 36, 72, 128)
-WORST = 12  # instances that are shown
-SHOWN_FROM = 256.0  # square pixels: smaller ones are a matter of pixels, not of rays
-BEYOND = 1.0  # pixels that an annotation may reach out of its image, or differ from the box that is stated
-BINS = 4  # of the histograms, per octave
+WORST = 12  # instances of the lowest IoU that are shown
+SHOWN_FROM = 256.0  # square pixels: in smaller instances pixels limit the IoU more than rays do
+BEYOND = 1.0  # pixels by which an annotation may reach out of its image, or differ from its stated box
+BINS = 4  # bins per octave of the histograms
 OCTAVES = 20
 
 
 @dataclass
 class ClassAudit:
-    """Sums over the instances of a class: their number does not matter to memory."""
+    """Sums over the instances of a class, so that memory does not grow with their number."""
 
     instances: int = 0
     crowds: int = 0
@@ -59,7 +59,7 @@ class ClassAudit:
 
 @dataclass(order=True)
 class Worst:
-    """An instance of which rays reach little."""
+    """An instance of a low IoU."""
 
     priority: float  # −IoU
     number: int
@@ -83,7 +83,7 @@ class Audit:
     points: int = 0  # that are assigned to some instance
     contested: int = 0  # that could be assigned to several
     worst: list[Worst] = field(default_factory=list)
-    seen: int = 0  # instances that might have been among them
+    seen: int = 0  # instances that were compared with them
 
     @property
     def total(self) -> ClassAudit:
@@ -117,7 +117,7 @@ def audit(
     decode: bool = True,
     progress: Callable[[Iterator[int]], Iterator[int]] = iter,
 ) -> Audit:
-    """Looks at every image and annotation of a data set; memory does not grow with their number.
+    """Audits every image and annotation of a data set, in memory that does not grow with their number.
 
     Parameters
     ----------
@@ -130,7 +130,7 @@ def audit(
     decode : bool
         Whether images are read as a whole, or only their headers.
     progress : callable
-        Goes around the loop over the images.
+        Wraps the iterator over the images, to show progress.
 
     Notes
     -----
@@ -179,7 +179,7 @@ def _image(result: Audit, index: int, decode: bool, note: Callable[[str, str], N
 
 
 def _check(found: Instances, whole: Outlines, size: tuple[int, int], note: Callable[[str, int], None]) -> None:
-    """What is wrong with single annotations."""
+    """Notes the problems of single annotations."""
     areas, boxes, inside = whole.areas().double(), whole.boxes().double(), whole.clip(size).areas()
     limits = torch.tensor([size[1], size[0]])
     reach = torch.maximum(-boxes[:, :2], boxes[:, 2:] - limits).amax(1)
@@ -195,7 +195,7 @@ def _check(found: Instances, whole: Outlines, size: tuple[int, int], note: Calla
         if "bbox" in stated:
             left, top, width, height = map(float, stated["bbox"])
             want = torch.tensor([left, top, left + width, top + height], dtype=torch.float64)
-            if not bool((boxes[n] - want).abs().max() <= BEYOND + 1):  # COCO's own boxes are rounded
+            if not bool((boxes[n] - want).abs().max() <= BEYOND + 1):  # COCO's own boxes are rounded, by up to a pixel
                 note("box differs", n)
     _, first = np.unique(_fingerprints(found, whole), axis=0, return_index=True)
     repeated = np.setdiff1d(np.flatnonzero(areas.numpy() > 0), first)
@@ -210,7 +210,7 @@ def _fingerprints(found: Instances, whole: Outlines) -> np.ndarray:
 
 
 def _measure(result: Audit, index: int, found: Instances, whole: Outlines, note: Callable[[str, int], None]) -> None:
-    """Sizes, ceilings and points of the instances of an image, in the network's frame."""
+    """Adds sizes, IoU ceilings and points of an image's instances, in the network's frame."""
     config = result.config
     frame = trained(found, config.data, whole)
     for kind, n in frame.left_out:
@@ -262,7 +262,7 @@ def _measure(result: Audit, index: int, found: Instances, whole: Outlines, note:
 
 
 def nearest_rays(count: int) -> int:
-    """Which of RAYS."""
+    """The index of the number in RAYS that is nearest to ``count``."""
     return int(np.abs(np.array(RAYS) - count).argmin())
 
 
@@ -294,7 +294,7 @@ def suggest(result: Audit) -> Suggestion:
 
 
 def bin_edges() -> np.ndarray:
-    """Of the histograms, in pixels."""
+    """The edges of the histograms' bins, in pixels."""
     return 2 ** (np.arange(BINS * OCTAVES + 1) / BINS)
 
 

@@ -41,7 +41,7 @@ def ceilings(outlines: Outlines, centers: Tensor, rays: Tensor) -> np.ndarray:
 
 
 def contains(outlines: Outlines, points: Tensor) -> Tensor:
-    """Whether a point lies in its shape, even-odd, (M,) bool."""
+    """Returns, for each of M shapes, whether its point lies in it by the even-odd rule; (M,) bool."""
     of = torch.repeat_interleave(torch.arange(len(outlines)), outlines.offsets.diff())
     x0, y0, x1, y1 = outlines.segments.double().T
     x, y = points.double()[of].T
@@ -86,7 +86,7 @@ def claimed(boxes: Tensor, centers: Tensor, size: tuple[int, int], config: Confi
 
 
 def crosses(rings: Rings) -> bool | None:
-    """Whether two sides of a ring cross, more than touch; None: there are too many to tell."""
+    """Returns true if two sides of a ring cross (not only touch), or None if it has too many sides to compare."""
     for ring in rings:
         start = ring.astype(np.float64)
         end = np.roll(start, -1, 0)

@@ -153,7 +153,7 @@ def _plot_classes(result: Audit) -> Figure:
 
 
 def _plain(name: str) -> str:
-    """Without what matplotlib takes for mathematics."""
+    """The name with dollar signs escaped, between which matplotlib would typeset mathematics."""
     return name.replace("$", r"\$")
 
 
@@ -163,7 +163,7 @@ def _pictures(result: Audit) -> Iterator[tuple[str, str]]:
         try:
             picture = _picture(result, entry)
         except DataError:
-            continue  # is among the problems
+            continue  # the image is already among the problems
         path = result.data.path(entry.image)
         yield _png(picture), f"IoU {-entry.priority:.2f}, {entry.category}: {path}, annotation {entry.id}"
 

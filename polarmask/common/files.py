@@ -98,7 +98,7 @@ def _flush(path: Path) -> None:
 
 
 def _runs_elsewhere(process: int) -> bool:
-    """Whether a process other than this one runs under that number."""
+    """Returns true if a process other than this one has that number."""
     if process == os.getpid():
         return False
     try:

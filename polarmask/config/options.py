@@ -34,7 +34,7 @@ class ModelConfig:
     depth: int = 4
     """Convolutions in a tower."""
     box_branch: bool = True
-    """Whether boxes are predicted; else they are the polygons' extents."""
+    """Whether boxes are predicted by a branch of their own; if not, they are the polygons' extents."""
     mask_loss: Literal["polar_iou", "smooth_l1"] = "polar_iou"
     """The loss of the rays: Polar IoU, or smooth L1 of their lengths in pixels, the mean of a point's rays."""
     mask_weight: float = 1.0
@@ -156,7 +156,7 @@ class OptimConfig:
     lr: float = 0.01
     """Learning rate after the warm-up."""
     weight_decay: float = 1e-4
-    """Of everything but the convolutions' biases, with SGD."""
+    """Weight decay. The convolutions' biases have it times `bias_decay_factor`."""
     bias_lr_factor: float = 1.0
     """Factor on the learning rate of the convolutions' biases."""
     bias_decay_factor: float = 1.0

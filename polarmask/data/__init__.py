@@ -45,7 +45,7 @@ SPLITS = {"train": ("train2017", "train", "."), "test": ("val2017", "val", "vali
 
 
 class DataSet(Protocol):
-    """What the trainer and the evaluation ask of a data set."""
+    """The interface of data sets for the trainer and the evaluation."""
 
     categories: dict[int, str]  # names by the id that results are written with; labels count them from 0
 
@@ -54,7 +54,7 @@ class DataSet(Protocol):
     def __getitem__(self, index: int) -> Sample: ...
 
     def image_id(self, index: int) -> int | str:
-        """What results call an image."""
+        """The image's id in results and in the ground truth."""
 
     def ground_truth(self, indices: Sequence[int] | None = None) -> dict[str, Any]:
         """Images, annotations and categories as COCO's JSON holds them; of all images or of some."""
@@ -120,7 +120,7 @@ def data_to_evaluate(config: DataConfig, seed: int = 0) -> DataSet:
 
 
 def _open_part(config: DataConfig, part: Literal["train", "test"], seed: int) -> DataSet | None:
-    """None where the images to evaluate on are neither named nor found."""
+    """Opens the images of a part; returns None if those to evaluate on are neither named nor found."""
     if config.dataset == "nuclei":
         return Nuclei(part)
     if config.dataset == "shapes":

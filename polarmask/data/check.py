@@ -26,11 +26,11 @@ if TYPE_CHECKING:
     from . import DataSet
 
 NOTHING = "no instances to train on"
-LOOKED_AT = 10  # images of which the pixels are read, to see how their values lie
+LOOKED_AT = 10  # images whose pixels are read, to check the range of their values
 
 
 def check_image(data: Files, index: int, note: Note, *, decode: bool = False) -> Instances | None:
-    """What is annotated in an image, or None where that cannot be read; notes what stops training.
+    """Reads the instances of an image and notes its problems; returns None if it cannot be read.
 
     Parameters
     ----------
@@ -110,19 +110,19 @@ def trained(found: Instances, config: DataConfig, whole: Outlines | None = None)
 
 
 def check_data(data: DataSet, part: Literal["train", "test"]) -> None:
-    """Looks at the header of every image and at every annotation, before anything is trained on or evaluated.
+    """Checks the header of every image and every annotation, before the first step or evaluation.
 
-    Pixels are read where they are floats, which may be NaN, and of some ten other images.
+    Pixels are read of images of floats, which may hold NaN, and of about ten others.
 
-    What does not stop training but leaves something out (annotations without area, beside their image, of images that
-    are not there, …) is said in one warning, with counts and the first places.
+    Problems that do not stop training (annotations without area, beside their image, of images that are not there, …)
+    are logged in one warning, with counts and the first places.
 
     Parameters
     ----------
     data : DataSet
-        What is generated, and not read from files, is in order.
+        Generated data, which are not read from files, need no checks.
     part : {"train", "test"}
-        What the data are for. There must be something to train on.
+        The use of the data. Training data must hold instances.
 
     Raises
     ------
@@ -235,15 +235,15 @@ def _frame(size: tuple[int, int], config: DataConfig) -> tuple[tuple[int, int], 
 
 
 def _doubtful(found: Instances, config: DataConfig) -> list[int]:
-    """Positions of the instances, crowds left out, that may be too small to be trained on; :func:`trained` knows.
+    """Positions of the instances, other than crowds, that may be too small to be trained on.
 
-    That function takes milliseconds for an image. Lower bounds show that most instances are far larger than
-    ``min_area``.
+    :func:`trained` decides exactly, but takes milliseconds for an image. Lower bounds of areas and sides show for most
+    instances that they are far larger than ``min_area``.
     """
     _, (fx, fy) = _frame(found.size, config)
     bounds = {n: _least_of_rings(rings, found.size) for n, rings in found.rings.items()}
     runs = zip(found.masked, _longest_runs(found.masks), strict=True)
-    bounds |= {n: (run / 2, run / 2) for n, run in runs}  # a run may go on in the next column
+    bounds |= {n: (run / 2, run / 2) for n, run in runs}  # a run may reach into the next column
     return [
         n
         for n, (area, side) in sorted(bounds.items())
@@ -272,7 +272,7 @@ def _least_of_rings(rings: list[np.ndarray], size: tuple[int, int]) -> tuple[flo
 
 
 def _longest_runs(masks: list[RLE]) -> Iterator[int]:
-    """Of each mask, the longest run of pixels."""
+    """The longest run of pixels of each mask."""
     for rle in masks:
         counts, offsets = rle.counts.numpy(), rle.offsets.tolist()
         for begin, end in pairwise(offsets):

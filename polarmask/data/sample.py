@@ -19,7 +19,7 @@ class Sample:
     outlines: Outlines  # of M instances, in pixels
     labels: Tensor  # (M,) int64, from 0
     ignore: Tensor  # (M,) bool: neither object nor background
-    image_id: int | str  # as the data set has it
+    image_id: int | str  # in the data set
 
     @property
     def size(self) -> tuple[int, int]:
@@ -27,7 +27,7 @@ class Sample:
         return self.image.shape[1], self.image.shape[2]
 
     def select(self, which: Tensor) -> "Sample":
-        """With some of the instances, by index or bool tensor."""
+        """The sample with some of its instances, chosen by indices or a bool tensor."""
         return replace(self, outlines=self.outlines[which], labels=self.labels[which], ignore=self.ignore[which])
 
     def target(self) -> dict[str, object]:
@@ -41,7 +41,7 @@ class Sample:
 
 
 def is_repeated(image: Tensor) -> bool:
-    """Whether the image is one grey channel, shown as several."""
+    """Returns true if the channels of an image are one grey channel, expanded."""
     return image.shape[0] > 1 and image.stride(0) == 0
 
 

@@ -13,7 +13,7 @@ from .sample import Sample
 from .truth import coco_truth
 
 VERTICES = 72
-MIN_VISIBLE = 30  # pixels: of an object behind others
+MIN_VISIBLE = 30  # pixels: objects of which less is visible behind others are left out
 
 
 class Shapes:
@@ -75,7 +75,7 @@ class Shapes:
         radius = self.size * rng.uniform(0.06, 0.18)
         turn = rng.uniform(0, 2 * math.pi)
         angle = np.linspace(0, 2 * math.pi, VERTICES, endpoint=False)
-        if kind == 2:  # the outer circle forth, a flatter arc back: concave, and no star about its centroid
+        if kind == 2:  # a crescent: an arc and a flatter arc back, concave and not star-shaped about its centroid
             half = np.linspace(0, math.pi, VERTICES // 2)
             x = radius * np.concatenate([np.cos(half), np.cos(half[::-1])])
             y = radius * np.concatenate([np.sin(half), rng.uniform(0.3, 0.6) * np.sin(half[::-1])])

@@ -43,7 +43,7 @@ class Subset:
 
     @property
     def checked(self) -> bool:
-        """Whether :func:`check_data` has said what is left out."""
+        """Whether :func:`check_data` has logged what is left out."""
         return getattr(self.data, "checked", False)
 
     def __len__(self) -> int:

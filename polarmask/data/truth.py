@@ -10,7 +10,7 @@ from polarmask_ops import Outlines, outlines_to_rle
 from .instances import Instances
 from .sample import Sample
 
-STATED = {"area", "bbox", "segmentation"}  # what an annotation may say of its shape, and what is computed else
+STATED = {"area", "bbox", "segmentation"}  # taken from the annotation if it states them, or else computed
 
 
 def coco_truth(samples: Iterable[Sample], categories: dict[int, str]) -> dict[str, Any]:

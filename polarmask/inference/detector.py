@@ -255,7 +255,7 @@ def _other_weights(path: Path) -> str:
 
 
 def _categories(entries: Any) -> dict[int, str]:
-    """Names by id, as written by :meth:`Detector.save`."""
+    """The categories that :meth:`Detector.save` wrote, checked."""
     categories = dict(entries)
     fits = all(type(number) is int and isinstance(name, str) for number, name in categories.items())
     if not categories or len(categories) != len(entries) or not fits:

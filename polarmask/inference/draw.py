@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 
 SMOOTH = 3  # outlines are drawn at this multiple of the size and scaled down
 ENLARGE_BELOW = 600  # pixels: smaller images are drawn larger
-TEXT = 2  # times as wide as its object may a text be
-GOLDEN = 0.61803398875  # of the colour circle: neighbours in a list get far apart colours
+TEXT = 2  # a text may be this many times as wide as its object
+GOLDEN = 0.61803398875  # of the colour circle from one object to the next, so that neighbours' colours differ
 
 
 def overlay(
@@ -58,7 +58,7 @@ def overlay(
     pen = ImageDraw.Draw(canvas)
     for text, polygon in zip(texts, polygons.cpu() * factor, strict=False):
         x, y = polygon.mean(0).tolist()
-        # A text that is much wider than its object would hide others.
+        # A text that is much wider than its object would hide other objects.
         if pen.textlength(text) < TEXT * float(polygon[:, 0].amax() - polygon[:, 0].amin()):
             pen.text((x, y), text, fill="white", anchor="mm")
     for x, y in dots:
@@ -77,7 +77,7 @@ def truth(sample: Sample) -> Image.Image:
 
 
 def sample_predictions(detector: Detector, data: DataSet, count: int = 4) -> Image.Image | None:
-    """The first images of a data set, those that can be read: on the left what is there, on the right what is found."""
+    """The first images of a data set, those that can be read: ground truth on the left, detections on the right."""
     threshold = detector.config.eval.score_threshold
     rows = []
     for _, sample in islice(readable(data, detector.config.data.invalid), count):
@@ -116,7 +116,7 @@ def detections(image: Tensor, found: dict[str, Tensor], detector: Detector, thre
 
 @torch.no_grad()
 def first_batch(model: PolarMask, images: Sequence[Tensor], targets: Sequence[dict[str, Any]]) -> Image.Image:
-    """The images as augmented; on them the positive points and, decoded again, what they are to say."""
+    """The augmented images with the positive points and the polygons that their targets decode to."""
     shapes = model.level_shapes(images)
     encoded = model.encode(shapes, targets)
     points = model.head.points(shapes, encoded.rays.device)
@@ -124,7 +124,7 @@ def first_batch(model: PolarMask, images: Sequence[Tensor], targets: Sequence[di
     for image, instance, rays in list(zip(images, encoded.instance, encoded.rays, strict=True))[:4]:
         positive = (instance >= 0).nonzero()[:, 0]
         which, owner = instance[positive].unique(return_inverse=True)
-        one = torch.empty_like(positive[: len(which)]).scatter_(0, owner, positive)  # of those of an instance
+        one = torch.empty_like(positive[: len(which)]).scatter_(0, owner, positive)  # a point of each instance
         pictures.append(overlay(image, rays_to_polygons(points[one], rays[one]), dots=points[positive].tolist()))
     return beside(pictures)
 
@@ -188,7 +188,7 @@ def ablation(grids: dict[str, list[tuple[str, list[float]]]], folder: Path) -> N
 
 
 def shown(image: Tensor) -> tuple[Image.Image, int]:
-    """The image to draw on, and how much larger it is than the tensor."""
+    """The image to draw on, and the factor by which it is larger than the tensor."""
     low, high = float(image.min()), float(np.percentile(image.cpu().numpy(), 99.8))
     pixels = ((image - low) / max(high - low, 1e-6)).clamp(0, 1) * 255
     picture = Image.fromarray(pixels.byte().permute(1, 2, 0).cpu().numpy()).convert("RGBA")

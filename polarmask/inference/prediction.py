@@ -1,4 +1,4 @@
-"""Instances of any images, drawn and written down."""
+"""Detects instances in image files, and writes and draws them."""
 
 import glob
 import json
@@ -28,8 +28,8 @@ from .tiles import Whole, Windowed, detect_in_tiles, preview
 
 LARGE = 2048  # pixels: images with a longer side are cut into tiles, and drawn smaller
 TILE = 1024
-ROWS = 256  # of a label image that are drawn at a time
-CHUNK = 4096  # detections that become Python's lists and dicts at a time
+ROWS = 256  # rows of a label image that are drawn at a time
+CHUNK = 4096  # detections that are converted to Python's lists and dicts at a time
 OUTPUTS = {"overlays": ".png", "labels": ".tif", "polygons": ".json"}  # folders, and the suffix of the files in them
 SHOWN = 3  # names in a warning
 
@@ -40,7 +40,7 @@ class Input(NamedTuple):
     """An image to predict."""
 
     path: Path
-    name: str  # of its outputs, with the sub-folders below the folder that was given
+    name: str  # of its outputs, with the image's sub-folders below the given folder
 
 
 @dataclass
@@ -133,7 +133,7 @@ def predict(
     detector.say_cuts(cuts)
     _write_paths(out, {path: number for path, number in numbers.items() if path not in done.failed})
     for each in inputs:
-        if each.path in done.failed:  # what an earlier run found in it
+        if each.path in done.failed:  # outputs of an earlier run
             for kind, suffix in OUTPUTS.items():
                 (out / kind / f"{each.name}{suffix}").unlink(missing_ok=True)
     return done
@@ -182,11 +182,11 @@ def _clear(out: Path, names: set[str], overwrite: bool) -> None:
         )
     for path in others:
         path.unlink()
-    (out / "results.json").unlink(missing_ok=True)  # it would not be about what is written from now on
+    (out / "results.json").unlink(missing_ok=True)  # it would describe other images than the outputs
 
 
 def write_labels(path: Path, polygons: Tensor, size: tuple[int, int]) -> None:
-    """Writes a label image, int32 TIFF, of which a strip at a time is drawn: where polygon n is on top, n + 1.
+    """Writes a label image as int32 TIFF, strip by strip; pixels where polygon n is on top are n + 1.
 
     Parameters
     ----------
@@ -197,7 +197,7 @@ def write_labels(path: Path, polygons: Tensor, size: tuple[int, int]) -> None:
         Height and width.
     """
     height, width = size
-    polygons = polygons.cpu().double()  # so that moving them changes no coordinate
+    polygons = polygons.cpu().double()  # in double precision shifts change no coordinate
     low, high = polygons[..., 1].amin(1), polygons[..., 1].amax(1)
 
     def strips() -> Iterator[bytes]:

@@ -114,7 +114,7 @@ class PostProcess(NamedTuple):
         return list(indices)
 
     def above(self, logits: Tensor) -> Tensor:
-        """Which points of (points, classes) logits have a class above the score threshold, (points,) bool."""
+        """Returns which points of (points, classes) logits have a class above the score threshold, (points,) bool."""
         return logits.amax(1).sigmoid() > self.score_threshold
 
     def select(

@@ -210,7 +210,7 @@ def check_resumable(path: Path, checkpoint: Checkpoint, config: Config, steps_pe
 
 
 def evaluates_otherwise(checkpoint: Checkpoint, config: Config, data: dict[str, Any]) -> bool:
-    """Whether metrics before and after a checkpoint cannot be compared, as other data or options are evaluated with."""
+    """Returns true if metrics before and after a checkpoint cannot be compared: other data or options of evaluation."""
     before, now = _flat(checkpoint.config), _flat(to_dict(config))
     options = {name for name in now if name in EVALUATION or name.startswith("eval.")}
     return checkpoint.data.get("test") != data.get("test") or any(

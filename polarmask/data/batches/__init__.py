@@ -1,1 +1,1 @@
-"""From samples to batches: augmentation, the order of the images, and the loader."""
+"""Batches for training: augmentation, the order of the images, and the loader."""

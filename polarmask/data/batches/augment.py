@@ -15,14 +15,14 @@ from ..sample import Sample, drop_small, each_channel, fit, hflip, normalize, re
 GAMMA = 0.3  # exponents between e^-0.3 and e^0.3
 GAIN = 0.2
 NOISE = 0.05  # largest standard deviation
-MOSAIC = 0.5  # smallest size of an image in a mosaic, as a share of its own
+MOSAIC = 0.5  # smallest scale of an image in a mosaic
 PASTED = 0.5  # share of an image's instances
 
 
 def augment(
     sample: Sample, config: DataConfig, rng: np.random.Generator, another: Callable[[], Sample] | None = None
 ) -> Sample:
-    """A random variant of a sample: the same for the same state of ``rng``.
+    """A random variant of a sample, which depends on the state of ``rng`` alone.
 
     ``another`` gives further samples of the data set, for mosaics and for pasting.
     """

@@ -19,14 +19,14 @@ from .augment import augment
 from .sampler import StepSampler, repeat_factors
 
 AUGMENT = 1  # keeps this stream of random numbers apart from the order's
-TRIES = 1000  # images that may be unfit in a row
+TRIES = 1000  # the program stops after so many unusable images in a row
 
 
 class Augmented(Dataset[Sample]):
     """A data set, each image several times, augmented from a generator keyed by (seed, epoch, index).
 
-    Another image takes the place of one without instances, where those are not wanted, and of one that cannot be read,
-    where that is not to stop the program.
+    Another image replaces one without instances unless ``data.keep_empty``, and one that cannot be read if
+    ``data.invalid`` is skip.
     """
 
     def __init__(self, data: DataSet, config: Config) -> None:
@@ -47,7 +47,7 @@ class Augmented(Dataset[Sample]):
         raise DataError(f"expected images with instances, found none among {TRIES}")
 
     def _read(self, index: int, rng: np.random.Generator) -> Sample:
-        """That image, or another where it cannot be read."""
+        """The image of an index, or another one if it cannot be read and ``data.invalid`` is skip."""
         for _ in range(TRIES):
             try:
                 return self.data[index]

@@ -1,4 +1,4 @@
-"""Which images every step of an epoch is made of: a function of (seed, epoch), whoever computes it."""
+"""The images of each step of an epoch, as a function of (seed, epoch): all processes compute the same order."""
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence

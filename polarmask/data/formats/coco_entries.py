@@ -65,7 +65,7 @@ def image_size(entry: dict[str, Any]) -> tuple[int, int] | None:
 
 
 def categories(file: Path, found: list[Any], used: set[int | None]) -> dict[int, str]:
-    """Names by id, in the order of the ids.
+    """The categories' names by id, in the order of the ids.
 
     Parameters
     ----------
@@ -207,7 +207,7 @@ def _reach(ring: np.ndarray) -> float:
 
 
 def _is_missing(segmentation: Any) -> bool:
-    """Whether there is no segmentation: null, an empty object, a list without a polygon that has a number."""
+    """Returns true for a segmentation that holds nothing: null, an empty object, a list of empty polygons."""
     if isinstance(segmentation, list):
         return all(ring == [] for ring in segmentation)
     return segmentation is None or segmentation == {}

@@ -13,7 +13,7 @@ from urllib.parse import unquote
 
 from ..images import DataError, inside
 
-MOST_FILES = 500_000  # that a search below a folder looks at
+MOST_FILES = 500_000  # the limit of a search below a folder
 
 
 def annotation_file(root: Path, split: str) -> Path:
@@ -99,13 +99,13 @@ class ImageFinder:
         )
 
     def _is_only(self, end: PurePosixPath) -> bool:
-        """Whether no more than one of the annotations' names ends like this."""
+        """Returns true if at most one of the annotations' names ends like this."""
         alike = self._names.get(_normal(end.name), set())
         return sum(name.parts[-len(end.parts) :] == end.parts for name in alike) < 2
 
     @cached_property
     def _names(self) -> dict[str, set[PurePosixPath]]:
-        """Names by their last part."""
+        """The annotations' names, grouped by their last part."""
         names: defaultdict[str, set[PurePosixPath]] = defaultdict(set)
         for name in self.names():
             if isinstance(name, str) and name:

@@ -1,4 +1,4 @@
-"""What all data sets in files share, whatever their format."""
+"""The base class of data sets in files, and functions that list and read files."""
 
 import codecs
 import hashlib
@@ -22,7 +22,7 @@ from ..truth import annotation_entries, assembled, image_entry
 
 logger = logging.getLogger("polarmask.data")
 
-# Files beside images that are no pictures: annotations, notes, archives, caches of other programs.
+# Suffixes of files that often lie beside images: annotations, notes, archives, caches of other programs.
 NO_PICTURES = {
     *(".txt", ".json", ".yaml", ".yml", ".xml", ".csv", ".tsv", ".md", ".rst", ".html", ".log", ".pdf", ".cache"),
     *(".py", ".ipynb", ".sh", ".zip", ".tar", ".gz", ".zst", ".npy", ".npz", ".pkl", ".pt", ".pth", ".safetensors"),
@@ -59,14 +59,14 @@ class Files(ABC):
 
     @abstractmethod
     def instances(self, index: int, size: tuple[int, int]) -> Instances:
-        """What is annotated in an image of that height and width; raises DataError if that cannot be read."""
+        """The annotated instances of an image of that height and width; raises DataError if they cannot be read."""
 
     def image_id(self, index: int) -> int | str:
-        """What results call an image."""
+        """The image's id in results and in the ground truth."""
         return index + 1
 
     def name(self, index: int) -> str:
-        """What messages and the ground truth call an image."""
+        """The image's name in messages and in the ground truth."""
         return self.path(index).name
 
     def size(self, index: int) -> tuple[int, int]:
@@ -75,7 +75,7 @@ class Files(ABC):
 
     @property
     def where(self) -> Path:
-        """What messages about the data set as a whole name."""
+        """The file or folder that messages about the whole data set name."""
         return self.path(0).parent if len(self) else Path(self.config.root)
 
     def sources(self, index: int) -> list[Path]:
@@ -83,11 +83,11 @@ class Files(ABC):
         return []
 
     def problems(self) -> Iterator[tuple[str, str]]:
-        """What is wrong with the data set as a whole: a word for a table, and a sentence that names the place."""
+        """Problems of the data set as a whole: for each its kind, and a sentence that names the place."""
         return iter(())
 
     def remarks(self, index: int, found: Instances) -> Iterator[tuple[str, str]]:
-        """What seems wrong with the instances of an image though they can be used, like :meth:`problems`."""
+        """Doubts about the instances of an image that can be used all the same, in the form of :meth:`problems`."""
         return iter(())
 
     def __getitem__(self, index: int) -> Sample:
@@ -155,7 +155,7 @@ class Files(ABC):
             yield image, annotation_entries(found, list(self.categories))
 
     def _leave_out(self, index: int, found: Instances) -> None:
-        """Raises a DataError for the first annotation that cannot be read, or logs each."""
+        """Raises a DataError for the first annotation that cannot be used, or logs each, as ``data.invalid`` says."""
         for annotation, problem in found.problems:
             message = f"{self.path(index)}: annotation {annotation}: {problem}"
             if self.config.invalid == "raise":

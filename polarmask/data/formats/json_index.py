@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from ..images import DataError
 
 PIECE = 1 << 20  # bytes
-NOT_TEXT = {  # what a file begins with that is no UTF-8
+NOT_TEXT = {  # first bytes of files that are not UTF-8
     codecs.BOM_UTF16_LE: "is UTF-16: save it as UTF-8",
     codecs.BOM_UTF16_BE: "is UTF-16: save it as UTF-8",
     b"\x1f\x8b": "is compressed by gzip: unpack it",
@@ -60,7 +60,7 @@ class _Scanner:
     def __init__(self, file: Any, lists: Sequence[str]) -> None:
         self.file, self.lists = file, lists
         self.decode = codecs.getincrementaldecoder("utf-8-sig")().decode
-        self.text = ""  # what is read and not yet passed begins at self.position
+        self.text = ""  # the part of the file that is read; parsing goes on at self.position
         self.position = 0
         self.byte = len(codecs.BOM_UTF8) if file.peek(3).startswith(codecs.BOM_UTF8) else 0  # of self.position
         self.done = False
@@ -110,12 +110,12 @@ class _Scanner:
                 if self.done:
                     raise ValueError(f"{error.msg} behind byte {self.byte}") from error
             else:
-                if end < len(self.text) or self.done:  # else a number may go on
+                if end < len(self.text) or self.done:  # otherwise the rest of a number may follow
                     begin = self.byte
                     self._pass(end)
                     return begin, self.byte, value
             self._read(size)
-            size *= 2  # a value of any length is parsed a few times only
+            size *= 2  # doubling keeps the work linear for values of any length
 
     def _peek(self) -> str:
         """The next character that is no space."""

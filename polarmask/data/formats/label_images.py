@@ -22,7 +22,7 @@ WITH_PARTS = {
 
 
 class LabelImages(Files):
-    """Images, and for each one in which every instance has a value of its own; 0 is background.
+    """Images with label images, in which every instance has a value of its own and 0 is background.
 
     The values are what annotations are called, whatever their size and gaps. Regions with values below 0 are ignored,
     neither objects nor background.

@@ -1,4 +1,4 @@
-"""Which label image belongs to which image, by their names and folders."""
+"""Pairs images with label images by their names and folders."""
 
 from collections import defaultdict
 from collections.abc import Iterator
@@ -120,7 +120,7 @@ def _of_split(place: PurePath) -> bool:
 
 
 def _folder_of(place: PurePath, names: set[str]) -> int | None:
-    """Which part of a path is the last folder of one of these names."""
+    """The position, in a path's parts, of the last folder that has one of these names."""
     return max((n for n, part in enumerate(place.parts[:-1]) if part.lower() in names), default=None)
 
 

@@ -11,7 +11,7 @@ from ..instances import AnnotationError, Instances, checked_rings
 from .files import Files, not_read, read_text
 from .yolo_files import class_names, find_images, label_file, left_over_labels, read_yaml, yaml_file
 
-BEYOND = 0.01  # shares of a side that a vertex may lie out of its image; pixels are meant beyond that
+BEYOND = 0.01  # vertices may lie outside of their image by this share of a side; farther ones seem to be in pixels
 
 
 class Yolo(Files):

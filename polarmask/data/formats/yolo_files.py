@@ -77,7 +77,7 @@ def class_names(file: Path, content: dict[str, Any]) -> dict[int, str]:
             break
         numbered[number] = str(name)
     if not numbered:
-        # Not as Python writes it in full: aliases make a small file as long as they like.
+        # Its repr is not shown in full: YAML's aliases can make a small file arbitrarily long.
         raise DataError(f"{file}: expected names of classes, a list or by number, got {reprlib.repr(names)}")
     if count is not None and count != len(numbered):
         raise DataError(f"{file}: expected nc and names to agree, got nc {count} and {len(numbered)} names")

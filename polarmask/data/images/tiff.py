@@ -40,7 +40,7 @@ Window: TypeAlias = tuple[slice, slice]  # rows and columns
 
 
 def is_tiff(path: Path) -> bool:
-    """Whether the first bytes of a file are a TIFF's, whatever its suffix."""
+    """Returns true if a file begins with the bytes of a TIFF, whatever its suffix."""
     with path.open("rb") as file:
         return file.read(4) in MAGIC
 
@@ -151,7 +151,7 @@ class Layout:
             (side, axis) for side, axis in zip(series.shape, series.axes, strict=True) if side != 1 or axis in "YX"
         ]
         shape, axes = [side for side, _ in named], "".join(axis for _, axis in named)
-        others = [each for each in file.series[1:] if not each.keyframe.is_reduced]  # but thumbnails
+        others = [each for each in file.series[1:] if not each.keyframe.is_reduced]  # other than thumbnails
         if others or axes.count("Y") != 1 or axes.count("X") != 1 or len(axes) > 3:
             raise DataError(f"{path}: expected one image, got {1 + len(others)} of axes {series.axes}, {series.shape}")
         (other,) = set(axes) - set("YX") or {"C"}
@@ -183,7 +183,7 @@ class Layout:
 
     @property
     def inverted(self) -> bool:
-        """Whether 0 is white."""
+        """Whether the value 0 is shown white."""
         return self.page.photometric == PHOTOMETRIC.MINISWHITE
 
     def channels_last(self, pixels: np.ndarray) -> np.ndarray:
@@ -335,7 +335,7 @@ class _Pieces:
                 for layer in range(layers):
                     page, plane = divmod(layer, self.planes)
                     pixels = self.decoded(page, (plane * down + i) * across + j)
-                    if pixels is not None:  # what is missing is 0
+                    if pixels is not None:  # pieces that the file leaves out are 0
                         result[layer][np.ix_(to_rows, to_columns)] = pixels[there]
         return result[0] if layers == 1 else result[..., 0].transpose(1, 2, 0)
 
