@@ -128,7 +128,8 @@ class Run:
         )
         self.steps = self.sampler.steps * config.optim.epochs
         if self.steps == 0:
-            raise ValueError(f"train: expected images and epochs, got {len(self.data)} and {config.optim.epochs}")
+            source = config.data.root if config.data.dataset == "files" else config.data.dataset
+            raise ValueError(f"train: the training set is empty ({source}): there is nothing to train on")
         torch.manual_seed(config.seed)
         self.network = build_model(config.model, len(self.data.categories))
         if self.checkpoint is None and config.model.weights != "none":
