@@ -11,6 +11,7 @@ import pytest
 
 import polarmask
 from polarmask import cli
+from polarmask.cli.metrics import show_metrics
 from polarmask.cli.predict import build_parser
 from polarmask.common.errors import sentence
 from polarmask.config import (
@@ -392,6 +393,14 @@ def test_programs_refuse_options_that_they_do_not_use(program, arguments, capsys
     printed = capsys.readouterr().err
     assert "has no effect on polarmask." in printed
     assert printed.count("\n") == 1
+
+
+@pytest.mark.parametrize(("value", "explained"), [(-1.0, True), (0.5, False)])
+def test_show_metrics_with_minus_1_explains_it(capsys, value, explained):
+    show_metrics({"segm/AP": 0.5, "segm/APl": value})
+    printed = capsys.readouterr().out
+    assert printed.startswith("                 segm/AP: 0.5000\n")
+    assert ("-1: there are no instances of that size" in printed) == explained
 
 
 def test_help_of_audit_shows_what_it_uses(capsys):
