@@ -76,7 +76,7 @@ def test_mistakes_in_files_are_named(tmp_path, capsys):
         ("model: {num_rays: many}", "num_rays"),
     ],
 )
-def test_files_that_make_no_sense(content, words, tmp_path, capsys):
+def test_parser_config_that_is_no_configuration_is_refused(content, words, tmp_path, capsys):
     path = tmp_path / "mine.yaml"
     path.write_text(content.replace("{name}", str(path)))
     with pytest.raises(SystemExit):
@@ -84,13 +84,13 @@ def test_files_that_make_no_sense(content, words, tmp_path, capsys):
     assert words in capsys.readouterr().err
 
 
-def test_a_configuration_stands_on_others(tmp_path):
+def test_parser_config_with_bases_extends_them(tmp_path):
     path = tmp_path / "mine.yaml"
     path.write_text("base: [r50_caffe_1x, r50_2x]\noptim: {lr: 0.5}\n")
     config = parse_config(["--config", str(path)])
     assert (config.model.style, config.data.train_heights, config.optim.epochs) == ("caffe", (640, 800), 26)
     assert config.optim.lr == 0.5
-    assert config.model.weights == "resnet50_caffe.pth"  # of r50_caffe_1x, though r50_2x stands on r50_1x too
+    assert config.model.weights == "resnet50_caffe.pth"  # of r50_caffe_1x, though r50_2x extends r50_1x too
 
 
 @pytest.mark.parametrize("name", ["nuclei", "r101_caffe_dcn_2x"])

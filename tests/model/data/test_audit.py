@@ -43,7 +43,7 @@ def test_made_sets_are_in_order(tmp_path, kind):
     assert means[-1] > 0.99  # rectangles
 
 
-def test_the_ceilings_of_stardists_nuclei(nuclei, tmp_path):
+def test_ceilings_of_stardists_nuclei_are_the_known_ones(nuclei, tmp_path):
     """36 rays, last hit, from the centroid: 0.977, known from a measurement by other means."""
     for name, file in (("images", "img2d.tif"), ("masks", "mask2d.tif")):
         (tmp_path / name).mkdir()
@@ -89,7 +89,7 @@ def test_audit_repeated_annotations_are_counted(tmp_path):
     assert dict(result.problems) == {"duplicate annotation id": 2, "duplicate": 2}
 
 
-def test_images_that_cannot_be_read(tmp_path):
+def test_audit_images_that_cannot_be_read_are_counted(tmp_path):
     images = [
         {"id": n, "file_name": name, "height": 40, "width": 60}
         for n, name in enumerate(["missing.png", "../image.png", "cut.png", "image.png"], 1)

@@ -175,7 +175,7 @@ def test_names_that_may_mean_two_files_are_refused(tmp_path):
             open_data(tmp_path).path(n)
 
 
-def test_two_files_can_be_named(tmp_path):
+def test_build_data_of_two_named_files_opens_both(tmp_path):
     for name in ("some", "other"):
         place(tmp_path, f"{name}.json", "images/a.png")
     for root in (tmp_path, tmp_path / "some.json"):

@@ -260,7 +260,7 @@ def test_the_format_is_that_of_the_content(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["a.gif", "a.jp2", "a.jfif", "a.pgm", "a.TIF", "a.dib", "a.PNG"])
-def test_read_image_of_other_formats(tmp_path, name):
+def test_read_image_of_other_formats_gives_their_pixels(tmp_path, name):
     Image.fromarray(GREY).save(tmp_path / name, format={"jfif": "jpeg", "jp2": "jpeg2000"}.get(name[2:]))
     assert read_image(tmp_path / name).shape == (3, *image_size(tmp_path / name)) == (3, 6, 8)
 

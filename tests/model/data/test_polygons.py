@@ -221,7 +221,7 @@ def test_polygons_through_pipelines_agree_with_masks():
         assert not (~shrunk & ~got).any()
 
 
-def test_batches_and_targets_from_workers():
+def test_polygons_in_batches_from_workers_become_targets():
     torch.manual_seed(0)
     loader = DataLoader(Pipeline(pipeline()), batch_size=4, num_workers=1, collate_fn=collate)
     ((images, targets, _),) = list(loader)

@@ -222,7 +222,7 @@ def test_drop_small_thin_instances_are_dropped(min_side, kept):
     assert len(drop_small(sample(), 1, min_side).labels) == kept
 
 
-def test_heights_of_training_are_drawn():
+def test_augment_train_heights_are_drawn_from_their_range():
     config = DataConfig(resize=(160, 120), train_heights=(90, 92), flip=0)
     sizes = {augment(sample(), config, np.random.default_rng(seed)).size for seed in range(20)}
     assert sizes == {(90, 160), (91, 160), (92, 160)}

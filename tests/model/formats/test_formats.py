@@ -236,7 +236,7 @@ def test_read_image_with_orientation_is_upright(tmp_path, orientation, suffix):
 
 
 @pytest.mark.parametrize("value", [0, 9, 700])
-def test_orientations_that_there_are_not(tmp_path, value):
+def test_read_image_with_an_unknown_orientation_ignores_it(tmp_path, value):
     exif = Image.Exif()
     exif[0x0112] = value
     Image.new("RGB", (4, 3)).save(tmp_path / "image.jpg", exif=exif)
@@ -259,13 +259,13 @@ def test_annotations_of_what_is_not_upright_are_named(tmp_path):
         open_data(file)[0]
 
 
-def test_tiffs_that_need_other_codecs(tmp_path):
+def test_read_labels_of_a_tiff_with_pillows_codec_gives_its_values(tmp_path):
     Image.fromarray(np.arange(12, dtype=np.uint16).reshape(3, 4)).save(tmp_path / "lzw.tif", compression="tiff_lzw")
     assert read_labels(tmp_path / "lzw.tif").tolist() == np.arange(12).reshape(3, 4).tolist()
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.int32, np.uint32, np.float32, np.int64])
-def test_label_images_of_any_type(tmp_path, dtype):
+def test_read_labels_of_any_type_gives_the_same(tmp_path, dtype):
     labels = np.array([[0, 1], [2, 250]], dtype)
     tifffile.imwrite(tmp_path / "labels.tif", labels)
     assert read_labels(tmp_path / "labels.tif").tolist() == labels.tolist()
@@ -287,7 +287,7 @@ def test_read_image_of_a_stack_is_refused(tmp_path, axes, shape):
         read_image(tmp_path / "stack.tif")
 
 
-def test_channels_that_are_not_there(tmp_path):
+def test_read_image_without_such_channels_is_refused(tmp_path):
     Image.new("RGB", (3, 3)).save(tmp_path / "image.png")
     with pytest.raises(DataError, match=r"image\.png: expected up to 3 channels from 0 to 2, got \[3\]"):
         read_image(tmp_path / "image.png", [3])

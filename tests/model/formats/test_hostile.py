@@ -114,7 +114,7 @@ def test_read_image_of_a_decompression_bomb_is_refused(tmp_path):
             read_image(tmp_path / name)
 
 
-def test_things_that_are_no_files(tmp_path):
+def test_read_image_of_what_is_no_file_is_refused(tmp_path):
     os.mkfifo(tmp_path / "pipe.png")  # reading it would wait for ever
     (tmp_path / "loop.png").symlink_to(tmp_path / "loop.png")
     (tmp_path / "gone.png").symlink_to(tmp_path / "nothing.png")
@@ -332,7 +332,7 @@ def test_images_without_instances_are_replaced(tmp_path):
     assert [len(target["labels"]) for target in batches(file, data__keep_empty="false")] == [1] * 4
 
 
-def test_training_and_evaluation_go_on(half_broken, tmp_path):
+def test_train_and_evaluate_skip_broken_files_and_go_on(half_broken, tmp_path):
     out = tmp_path / "out"
     small = ["--model.channels", "32", "--model.depth", "1", "--optim.batch_size", "2", "--optim.epochs", "1"]
     files = ["--data.dataset", "files", "--data.root", str(half_broken), "--data.test", half_broken.name]
@@ -345,7 +345,7 @@ def test_training_and_evaluation_go_on(half_broken, tmp_path):
         evaluate_main(["--weights", str(out / "last.safetensors"), "--data.invalid", "raise"])
 
 
-def test_label_images_of_any_content():
+def test_labels_to_rle_of_any_content_covers_every_label():
     for seed in range(20):
         labels = np.random.default_rng(seed).integers(0, 2**40, (7, 5))
         values, rle = labels_to_rle(labels)

@@ -189,7 +189,7 @@ def test_labels_of_any_type_and_number(tmp_path, dtype):
     assert data.instances(0, SIZE).ids == [70_000, 140_000]
 
 
-def test_labels_as_a_boolean_array(tmp_path):
+def test_read_labels_of_a_boolean_array_gives_one_instance(tmp_path):
     data = open_data(pair(tmp_path, label="a_masks.npy", pixels=labels() > 0))
     assert data.instances(0, SIZE).ids == [1]
 

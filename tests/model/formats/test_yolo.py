@@ -220,7 +220,7 @@ def test_classes_without_names_are_numbered(tmp_path):
         ("nc: 0", "expected names of classes"),
     ],
 )
-def test_names_that_cannot_be_classes(tmp_path, text, words):
+def test_yolo_names_that_cannot_be_classes_are_refused(tmp_path, text, words):
     with pytest.raises(DataError, match=words):
         open_data(write(tmp_path / "set", content=f"train: images/train\n{text}\n"))
 
@@ -289,7 +289,7 @@ def test_coordinates_that_rounding_puts_beyond_the_border_are_kept(tmp_path):
         ("0 0.5 0.5 0.2 0.2", "no segmentation", "set data.boxes to ignore or to rectangle"),
     ],
 )
-def test_lines_that_are_no_instances(tmp_path, text, kind, words):
+def test_yolo_lines_that_are_no_instances_are_reported(tmp_path, text, kind, words):
     found, problems = problems_of(tmp_path, f"{text}\n{LINE}")
     assert [each for each, _ in problems] == [kind]
     assert words in problems[0][1]

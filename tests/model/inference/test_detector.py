@@ -91,7 +91,7 @@ def test_every_network_takes_a_step(name):
 
 
 @pytest.mark.long
-def test_a_step_at_full_size():
+def test_polarmask_step_at_full_size_is_finite():
     takes_a_step("r50_2x", (1333, 800))
 
 
@@ -156,12 +156,12 @@ def test_polarmask_bgr_reverses_the_channels():
 @pytest.mark.parametrize(
     ("test_scale", "keep_aspect", "want"), [(None, False, (96, 64)), (48, False, (48, 32)), (48, True, (16, 32))]
 )
-def test_scale_of_the_test_images(test_scale, keep_aspect, want):
+def test_detector_test_scale_resizes_the_images(test_scale, keep_aspect, want):
     detector = tiny(data__resize=[64, 96], data__test_scale=test_scale, data__keep_aspect=keep_aspect)
     assert detector.prepare(torch.rand(3, 40, 80)).shape[1:] == want
 
 
-def test_centerness_of_boxes_or_rays():
+def test_polarmask_centerness_is_of_boxes_or_rays():
     one = target((8, 8, 16))
     polar, fcos = (tiny(model__centerness=kind).model.encode([(8, 8)], [one]) for kind in ("polar", "fcos"))
     assert torch.equal(polar.labels, fcos.labels)

@@ -278,7 +278,7 @@ def test_several_processes_count_every_image_once(weights, tmp_path):
     assert len({result["image_id"] for result in results[0]}) == 7  # of an odd number
 
 
-def test_more_detections_for_dense_images(weights, tmp_path):
+def test_evaluate_max_dets_above_the_limit_raises_the_limit(weights, tmp_path):
     main(["--weights", str(weights), "--out", str(tmp_path), "--eval.max_dets", "[10,150]", "--data.count", "10"])
     metrics = json.loads((tmp_path / "metrics.json").read_text())
     assert {"segm/AR10", "segm/AR150"} <= set(metrics)
@@ -334,7 +334,7 @@ class ThreeDiscs:
         }
 
 
-def test_thresholds_with_the_best_f1():
+def test_choose_thresholds_finds_the_best_f1():
     detector = polarmask.Detector(FoundDiscs(), polarmask.load_config("shapes"), ThreeDiscs.categories)
     assert choose_thresholds(detector, ThreeDiscs()) == (0.35, 0.4, 1.0)
     assert len(detector.model.calls) == 1

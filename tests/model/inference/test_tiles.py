@@ -217,7 +217,7 @@ def test_what_cannot_be_read_in_parts_says_so(tmp_path, monkeypatch):
         LargeTiff(path)
 
 
-def test_codecs_that_only_pillow_has(tmp_path, monkeypatch):
+def test_large_tiff_with_pillows_codec_gives_the_same(tmp_path, monkeypatch):
     pixels = np.arange(3500, dtype=np.uint16).reshape(50, 70)
     Image.fromarray(pixels).save(tmp_path / "lzw.tif", compression="tiff_lzw")
     large = LargeTiff(tmp_path / "lzw.tif")
@@ -226,7 +226,7 @@ def test_codecs_that_only_pillow_has(tmp_path, monkeypatch):
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="Linux tells a process its peak of memory")
 @pytest.mark.parametrize("layout", [{}, {"tile": (16, 32), "compression": "zlib"}])
-def test_large_files_that_are_broken(tmp_path, layout):
+def test_large_tiff_that_is_broken_is_refused(tmp_path, layout):
     path = tmp_path / "large.tif"
     tifffile.imwrite(path, np.random.default_rng(0).integers(0, 255, (50, 70), np.uint8), **layout)
     content = path.read_bytes()

@@ -118,7 +118,7 @@ def test_smooth_l1_computed_by_hand_is_the_same():
     torch.testing.assert_close(losses["class"], polar_losses(given, want)["class"])
 
 
-def test_weight_of_the_mask_loss():
+def test_polar_losses_mask_weight_multiplies_the_mask_loss():
     given, want = output(4), targets([[0, -1, -1, 2], [-1, -1, 1, -1]])
     torch.testing.assert_close(
         polar_losses(given, want, mask_weight=0.3)["mask"], 0.3 * polar_losses(given, want)["mask"]

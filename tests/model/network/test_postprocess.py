@@ -54,7 +54,7 @@ def test_boxes_of_the_branch_are_clipped():
 
 
 @pytest.mark.parametrize(("nms", "kept"), [("box", 1), ("polygon", 2)])
-def test_nms_on_boxes_or_polygons(nms, kept):
+def test_postprocess_nms_measures_boxes_or_polygons(nms, kept):
     output = head_output([[0.9], [0.8]], [0.5, 0.5], [10.0, 10.0])
     # Two discs on a diagonal: the IoU of their boxes is 144 / 656 = 0.22, their own 0.19.
     choose = PostProcess(nms=nms, nms_threshold=0.205)
