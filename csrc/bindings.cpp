@@ -27,7 +27,7 @@ PYBIND11_MODULE(TORCH_EXTENSION_NAME, m) {
   });
   m.attr("MIN_RAYS") = polarmask::kMinRays;
   m.attr("MAX_RAYS") = polarmask::kMaxRays;
-  m.attr("POLAR_IOU_FLOOR") = polarmask::kPolarIouFloor;
+  m.attr("POLAR_IOU_FLOOR") = polarmask::polar_iou::kPolarIouFloor;
   m.def("ray_direction", [](int64_t k, int64_t num_rays) {
     const auto u = polarmask::ray_direction(k, num_rays);
     return py::make_tuple(u.x, u.y);

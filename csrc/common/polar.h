@@ -8,32 +8,12 @@
 //                ↓ y
 #pragma once
 
-#include "common/host_device.h"
+#include "common/geometry.h"
 
 namespace polarmask {
 
 constexpr int64_t kMinRays = 3;     // fewer span no area
 constexpr int64_t kMaxRays = 1024;  // a third of a degree: finer than any outline in pixels asks for
-
-template <class T>
-struct Vec2 {
-  T x, y;
-};
-
-template <class T>
-PM_HD T cross(Vec2<T> a, Vec2<T> b) {
-  return a.x * b.y - a.y * b.x;
-}
-
-template <class T>
-PM_HD T dot(Vec2<T> a, Vec2<T> b) {
-  return a.x * b.x + a.y * b.y;
-}
-
-template <class T>
-PM_HD Vec2<T> operator-(Vec2<T> a, Vec2<T> b) {
-  return {a.x - b.x, a.y - b.y};
-}
 
 namespace detail {
 

@@ -1,19 +1,13 @@
 // Rows of different lengths, one after the other, as the CPU loops and the kernels see them.
 #pragma once
 
-#include "common/host_device.h"
+#include "common/geometry.h"
 
 namespace polarmask {
 
-struct RowRange {
-  int64_t begin, end;
-
-  PM_HD int64_t size() const { return end - begin; }
-};
-
 // Row n of offsets [N + 1] into `total` elements. The values of offsets are not checked on a GPU: whatever they are,
 // the range lies within the data.
-PM_HD RowRange row_range(const int64_t* offsets, int64_t n, int64_t total) {
+PM_HD Interval row_range(const int64_t* offsets, int64_t n, int64_t total) {
   const int64_t begin = max_of<int64_t>(0, min_of(offsets[n], total));
   return {begin, max_of(begin, min_of(offsets[n + 1], total))};
 }
@@ -25,7 +19,7 @@ struct Ragged {
   int64_t size;            // N
   int64_t total;
 
-  PM_HD RowRange range(int64_t n) const { return row_range(offsets, n, total); }
+  PM_HD Interval range(int64_t n) const { return row_range(offsets, n, total); }
   PM_HD const T* row(int64_t n) const { return data + range(n).begin; }
   PM_HD int64_t length(int64_t n) const { return range(n).size(); }
 };

@@ -10,6 +10,7 @@
 #include "ops/outlines/outlines.h"
 
 using namespace polarmask;
+using namespace polarmask::outlines;
 
 namespace {
 
@@ -47,7 +48,7 @@ void pixels() {
     int64_t inside = 0;
     for (auto& pixel : mask) inside += (pixel = random() % 10 < density ? 1 + random() % 255 : 0) != 0;
     shape.clear();
-    shape.add_bitmap(mask.data(), height, width, Window::all(height, width));
+    shape.add_bitmap(mask.data(), height, width, whole_image(height, width));
     const auto traced = [&](const Runs& runs) {
       Segments segments;
       tracer.trace(runs, [&](auto x0, auto y0, auto x1, auto y1) {
@@ -55,13 +56,13 @@ void pixels() {
       });
       return segments;
     };
-    const Window window{height / 3, height - height / 4, width / 5, width - width / 6};
+    const PixelBox window{{height / 3, height - height / 4}, {width / 5, width - width / 6}};
     seen.clear(), cut.clear();
     seen.add_bitmap(mask.data(), height, width, window);
     std::vector<uint8_t> rest(height * width);
-    for (int64_t i = window.top; i < window.bottom; ++i)
-      for (int64_t j = window.left; j < window.right; ++j) rest[i * width + j] = mask[i * width + j];
-    cut.add_bitmap(rest.data(), height, width, Window::all(height, width));
+    for (int64_t i = window.rows.begin; i < window.rows.end; ++i)
+      for (int64_t j = window.columns.begin; j < window.columns.end; ++j) rest[i * width + j] = mask[i * width + j];
+    cut.add_bitmap(rest.data(), height, width, whole_image(height, width));
     CHECK(traced(seen) == traced(cut));
     const auto sides = traced(shape);
     CHECK(area(sides) == static_cast<double>(inside));

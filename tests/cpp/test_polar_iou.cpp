@@ -6,6 +6,7 @@
 #include "ops/polar_iou/polar_iou.h"
 
 using namespace polarmask;
+using namespace polarmask::polar_iou;
 
 namespace {
 

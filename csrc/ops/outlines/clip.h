@@ -6,7 +6,7 @@
 #include "common/polygon.h"
 #include "ops/outlines/outlines.h"
 
-namespace polarmask {
+namespace polarmask::outlines {
 
 // A straight line crosses each border once at most, so that five parts of it are the most.
 constexpr int64_t kMaxClippedParts = 5;
@@ -104,7 +104,7 @@ PM_HD void net_passages(const BorderEnd* ends, int64_t num_ends, ClipPoint limit
 }
 
 template <class T>
-PM_HD Segment<T> segment_of(const ClipPoint& a, const ClipPoint& b) {
+PM_HD AlignedSegment<T> segment_of(const ClipPoint& a, const ClipPoint& b) {
   return {static_cast<T>(a.at[0]), static_cast<T>(a.at[1]), static_cast<T>(b.at[0]), static_cast<T>(b.at[1])};
 }
 
@@ -116,4 +116,4 @@ struct OutlinesClipParams {
   unsigned long long* num_ends;  // [M] scratch of the kernels
 };
 
-}  // namespace polarmask
+}  // namespace polarmask::outlines

@@ -2,35 +2,31 @@
 // are both lines of runs: x and y change places, and with them the way round.
 #pragma once
 
-#include "common/host_device.h"
+#include "common/geometry.h"
 
-namespace polarmask {
+namespace polarmask::outlines {
 
 struct Run {
   int32_t begin, end;  // pixels along the line
 };
 
-// A part of a bitmap. Ends are those behind the last.
-struct Window {
-  int64_t top, bottom, left, right;  // pixels
+PM_HD PixelBox whole_image(int64_t height, int64_t width) { return {{0, height}, {0, width}}; }
 
-  PM_HD static Window all(int64_t height, int64_t width) { return {0, height, 0, width}; }
-
-  // The pixels that touch a box [4], x0, y0, x1, y1 in pixels, from outside too. NaN touches none.
-  PM_HD static Window around(const float* box, int64_t height, int64_t width) {
-    const auto first = [](double from, int64_t count) {
-      if (!(from > 1)) return int64_t{0};
-      const int64_t before = from < static_cast<double>(count) ? static_cast<int64_t>(from) : count;
-      return static_cast<double>(before) < from ? before : before - 1;
-    };
-    const auto end = [](double to, int64_t count) {
-      if (!(to >= 0)) return int64_t{0};
-      return to < static_cast<double>(count) ? static_cast<int64_t>(to) + 1 : count;
-    };
-    if (!(box[0] <= box[2] && box[1] <= box[3])) return {0, 0, 0, 0};
-    return {first(box[1], height), end(box[3], height), first(box[0], width), end(box[2], width)};
-  }
-};
+// The pixels of an image [height, width] that a box [4], x0, y0, x1, y1 in pixels, touches or has a side in common
+// with. A box with NaN touches none.
+PM_HD PixelBox pixels_touching(const float* box, int64_t height, int64_t width) {
+  const auto first = [](double from, int64_t count) {
+    if (!(from > 1)) return int64_t{0};
+    const int64_t before = from < static_cast<double>(count) ? static_cast<int64_t>(from) : count;
+    return static_cast<double>(before) < from ? before : before - 1;
+  };
+  const auto end = [](double to, int64_t count) {
+    if (!(to >= 0)) return int64_t{0};
+    return to < static_cast<double>(count) ? static_cast<int64_t>(to) + 1 : count;
+  };
+  if (!(box[0] <= box[2] && box[1] <= box[3])) return {{0, 0}, {0, 0}};
+  return {{first(box[1], height), end(box[3], height)}, {first(box[0], width), end(box[2], width)}};
+}
 
 // The runs of a line, in order, at least a pixel apart. Gap k of it lies before run k, the last gap behind all runs.
 // In the shape gaps have numbers too: 0 is what reaches around it, before the first run of a line and after the last;
@@ -129,4 +125,4 @@ PM_HD void border_pixels(const Line& above, const Line& line, const Line& below,
   }
 }
 
-}  // namespace polarmask
+}  // namespace polarmask::outlines

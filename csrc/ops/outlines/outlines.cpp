@@ -8,7 +8,7 @@
 #include "ops/outlines/build.h"
 #include "ops/outlines/clip.h"
 
-namespace polarmask {
+namespace polarmask::outlines {
 
 #ifdef POLARMASK_WITH_CUDA
 template <class T>
@@ -18,12 +18,13 @@ cudaError_t launch_outlines_boxes(const OutlinesBoxesParams<T>&, cudaStream_t);
 template <class T>
 cudaError_t launch_choose_rings(const OutlinesFromPolygonsParams<T>&, int64_t* lengths, cudaStream_t);
 template <class T>
-cudaError_t launch_write_rings(const OutlinesFromPolygonsParams<T>&, const int64_t* ring_begins, Segment<T>*,
+cudaError_t launch_write_rings(const OutlinesFromPolygonsParams<T>&, const int64_t* ring_begins, AlignedSegment<T>*,
                                cudaStream_t);
 template <class T>
 cudaError_t launch_count_clipped(const OutlinesClipParams<T>&, int64_t* lengths, cudaStream_t);
 template <class T>
-cudaError_t launch_write_clipped(const OutlinesClipParams<T>&, const int64_t* offsets, Segment<T>*, cudaStream_t);
+cudaError_t launch_write_clipped(const OutlinesClipParams<T>&, const int64_t* offsets, AlignedSegment<T>*,
+                                 cudaStream_t);
 #endif
 
 namespace {
@@ -45,10 +46,10 @@ void moments_cpu(const OutlinesMomentsParams<T>& p) {
 template <class T>
 void boxes_cpu(const OutlinesBoxesParams<T>& p) {
   for_each(p.outlines.count, [&](int64_t m) {
-    Extents<T> extents;
-    const RowRange range = p.outlines.range(m);
-    for (int64_t s = range.begin; s < range.end; ++s) extents.add_segment(p.outlines.segments + 4 * s);
-    p.write(m, extents);
+    Box<T> box = empty_box<T>();
+    const Interval range = p.outlines.range(m);
+    for (int64_t s = range.begin; s < range.end; ++s) box = join_segment(box, p.outlines.segments + 4 * s);
+    p.write(m, box);
   });
 }
 
@@ -94,7 +95,7 @@ Tensor outlines_boxes(const Tensor& segments_in, const Tensor& offsets_in) {
 template <class T>
 OutlinesTensors from_polygons_cpu(const PolygonRings<T>& p, const Tensor& vertices, bool largest) {
   return build_outlines<T>(p.count, vertices, kOutlinesPerTask, [&] {
-    return [&](int64_t m, std::vector<Segment<T>>& segments) {
+    return [&](int64_t m, std::vector<AlignedSegment<T>>& segments) {
       choose_rings(
           p, m, largest, [&](int64_t ring) { return p[ring].area(); },
           [&](int64_t chosen, double area) {
@@ -122,7 +123,7 @@ OutlinesTensors from_polygons_by_kernels(const char* op, const PolygonRings<T>& 
   const auto [segments, ring_begins] = build_outlines_by_kernels<T>(
       op, rings.num_rings, vertices,
       [&](int64_t* lengths, auto stream) { return launch_choose_rings(params, lengths, stream); },
-      [&](const int64_t* begins, Segment<T>* to, auto stream) {
+      [&](const int64_t* begins, AlignedSegment<T>* to, auto stream) {
         return launch_write_rings(params, begins, to, stream);
       });
   return {segments, offsets};
@@ -159,9 +160,9 @@ OutlinesTensors outlines_from_polygons(const Tensor& vertices_in, const Tensor& 
 template <class T>
 OutlinesTensors clip_cpu(const OutlineRows<T>& outlines, const Tensor& like, ClipPoint limit) {
   return build_outlines<T>(outlines.count, like, kOutlinesPerTask, [&] {
-    return [=, ends = std::vector<BorderEnd>()](int64_t m, std::vector<Segment<T>>& clipped) mutable {
+    return [=, ends = std::vector<BorderEnd>()](int64_t m, std::vector<AlignedSegment<T>>& clipped) mutable {
       const auto add = [&](const ClipPoint& a, const ClipPoint& b) { clipped.push_back(segment_of<T>(a, b)); };
-      const RowRange range = outlines.range(m);
+      const Interval range = outlines.range(m);
       ends.clear();
       for (int64_t s = range.begin; s < range.end; ++s)
         clip_segment(outlines.segments + 4 * s, limit, add, [&](const BorderEnd& end) { ends.push_back(end); });
@@ -185,7 +186,7 @@ OutlinesTensors clip_by_kernels(const char* op, const OutlineRows<T>& outlines, 
   return build_outlines_by_kernels<T>(
       op, outlines.count, like,
       [&](int64_t* lengths, auto stream) { return launch_count_clipped(params, lengths, stream); },
-      [&](const int64_t* offsets, Segment<T>* to, auto stream) {
+      [&](const int64_t* offsets, AlignedSegment<T>* to, auto stream) {
         return launch_write_clipped(params, offsets, to, stream);
       });
 }
@@ -205,7 +206,7 @@ OutlinesTensors outlines_clip(const Tensor& segments_in, const Tensor& offsets_i
 }
 
 }  // namespace
-}  // namespace polarmask
+}  // namespace polarmask::outlines
 
 STABLE_TORCH_LIBRARY_FRAGMENT(polarmask, m) {
   m.set_python_module("polarmask_ops.outlines");
@@ -217,12 +218,12 @@ STABLE_TORCH_LIBRARY_FRAGMENT(polarmask, m) {
       "-> (Tensor, Tensor)");
 }
 
-#define POLARMASK_IMPLEMENT(device)                                                  \
-  STABLE_TORCH_LIBRARY_IMPL(polarmask, device, m) {                                  \
-    m.impl("outlines_moments", TORCH_BOX(&polarmask::outlines_moments));             \
-    m.impl("outlines_boxes", TORCH_BOX(&polarmask::outlines_boxes));                 \
-    m.impl("outlines_clip", TORCH_BOX(&polarmask::outlines_clip));                   \
-    m.impl("outlines_from_polygons", TORCH_BOX(&polarmask::outlines_from_polygons)); \
+#define POLARMASK_IMPLEMENT(device)                                                            \
+  STABLE_TORCH_LIBRARY_IMPL(polarmask, device, m) {                                            \
+    m.impl("outlines_moments", TORCH_BOX(&polarmask::outlines::outlines_moments));             \
+    m.impl("outlines_boxes", TORCH_BOX(&polarmask::outlines::outlines_boxes));                 \
+    m.impl("outlines_clip", TORCH_BOX(&polarmask::outlines::outlines_clip));                   \
+    m.impl("outlines_from_polygons", TORCH_BOX(&polarmask::outlines::outlines_from_polygons)); \
   }
 POLARMASK_IMPLEMENT(CPU)
 POLARMASK_IMPLEMENT(CUDA)

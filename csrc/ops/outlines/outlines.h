@@ -7,13 +7,7 @@
 #include "common/polar.h"
 #include "common/rows.h"
 
-namespace polarmask {
-
-// A new one in a result; those of arguments may lie anywhere.
-template <class T>
-struct alignas(16) Segment {
-  T x0, y0, x1, y1;  // pixels
-};
+namespace polarmask::outlines {
 
 template <class T>
 struct OutlineRows {
@@ -22,7 +16,7 @@ struct OutlineRows {
   int64_t num_segments;    // S
   int64_t count;           // M
 
-  PM_HD RowRange range(int64_t m) const { return row_range(offsets, m, num_segments); }
+  PM_HD Interval range(int64_t m) const { return row_range(offsets, m, num_segments); }
   PM_HD const T* row(int64_t m) const { return segments + 4 * range(m).begin; }
   PM_HD int64_t length(int64_t m) const { return range(m).size(); }
 };
@@ -45,32 +39,23 @@ struct OutlinesMomentsParams {
   }
 };
 
+// The box with the ends of a segment [4] added; NaN is ignored.
 template <class T>
-struct Extents {
-  static constexpr T kFar = static_cast<T>(INFINITY);
-  T x0 = kFar, y0 = kFar, x1 = -kFar, y1 = -kFar;
-
-  // NaN is passed over.
-  PM_HD void add(T left, T top, T right, T bottom) {
-    x0 = min_of(x0, left), x1 = max_of(x1, right);
-    y0 = min_of(y0, top), y1 = max_of(y1, bottom);
-  }
-  PM_HD void add_segment(const T* s) {
-    add(s[0], s[1], s[0], s[1]);
-    add(s[2], s[3], s[2], s[3]);
-  }
-};
+PM_HD Box<T> join_segment(const Box<T>& box, const T* s) {
+  return join(join(box, Vec2<T>{s[0], s[1]}), Vec2<T>{s[2], s[3]});
+}
 
 template <class T>
 struct OutlinesBoxesParams {
   OutlineRows<T> outlines;
   T* boxes;  // [M, 4] pixels: x0, y0, x1, y1; zeros without segments
 
-  PM_HD void write(int64_t m, const Extents<T>& e) const {
-    const bool any = e.x0 <= e.x1 && e.y0 <= e.y1;
-    T* const box = boxes + 4 * m;  // + 0: of −0 and 0, which are equal, the order would choose
-    box[0] = any ? e.x0 + T(0) : T(0), box[1] = any ? e.y0 + T(0) : T(0);
-    box[2] = any ? e.x1 + T(0) : T(0), box[3] = any ? e.y1 + T(0) : T(0);
+  // Adding 0 turns −0 into 0: the two are equal, so the order of the segments would choose between them.
+  PM_HD void write(int64_t m, const Box<T>& box) const {
+    const bool any = box.x0 <= box.x1 && box.y0 <= box.y1;
+    T* const to = boxes + 4 * m;
+    to[0] = any ? box.x0 + T(0) : T(0), to[1] = any ? box.y0 + T(0) : T(0);
+    to[2] = any ? box.x1 + T(0) : T(0), to[3] = any ? box.y1 + T(0) : T(0);
   }
 };
 
@@ -175,9 +160,10 @@ struct Ring {
   }
 
   // With matter on the right of it, by the sign of the ring's area.
-  PM_HD Segment<T> side(int64_t k, double signed_area) const {
+  PM_HD AlignedSegment<T> side(int64_t k, double signed_area) const {
     const T *const a = start(k), *const b = vertices + 2 * k;
-    return signed_area < 0 ? Segment<T>{b[0], b[1], a[0], a[1]} : Segment<T>{a[0], a[1], b[0], b[1]};
+    const Vec2<T> from{a[0], a[1]}, to{b[0], b[1]};
+    return signed_area < 0 ? AlignedSegment<T>{to, from} : AlignedSegment<T>{from, to};
   }
 
  private:
@@ -195,9 +181,9 @@ struct PolygonRings {
   const int64_t* polygon_offsets;  // [M + 1] instance m has the rings polygon_offsets[m] … polygon_offsets[m + 1] − 1
   int64_t num_vertices, num_rings, count;  // V, K, M
 
-  PM_HD RowRange rings(int64_t m) const { return row_range(polygon_offsets, m, num_rings); }
+  PM_HD Interval rings(int64_t m) const { return row_range(polygon_offsets, m, num_rings); }
   PM_HD Ring<T> operator[](int64_t ring) const {
-    const RowRange range = row_range(ring_offsets, ring, num_vertices);
+    const Interval range = row_range(ring_offsets, ring, num_vertices);
     return {vertices + 2 * range.begin, range.size()};
   }
 };
@@ -206,7 +192,7 @@ struct PolygonRings {
 // first.
 template <class T, class Area, class Keep>
 PM_HD void choose_rings(const PolygonRings<T>& p, int64_t m, bool largest, Area&& area, Keep&& keep) {
-  const RowRange rings = p.rings(m);
+  const Interval rings = p.rings(m);
   int64_t best = 0;
   double best_area = 0;
   for (int64_t ring = rings.begin; ring < rings.end; ++ring) {
@@ -226,4 +212,4 @@ struct OutlinesFromPolygonsParams {
   int64_t* offsets;    // [M + 1] of the outlines
 };
 
-}  // namespace polarmask
+}  // namespace polarmask::outlines

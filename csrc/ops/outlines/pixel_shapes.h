@@ -5,7 +5,7 @@
 #include "ops/outlines/lines.h"
 #include "ops/outlines/outlines.h"
 
-namespace polarmask {
+namespace polarmask::outlines {
 
 // The memory that a shape needs; see Shape in pixels_kernels.cu.
 PM_HD int64_t shape_bytes(int64_t num_lines, int64_t num_numbers, int64_t num_runs, bool columns) {
@@ -28,9 +28,10 @@ struct BitShapes {
   // Which pixels of a word count, row after row through all bitmaps, from column x on.
   PM_HD uint32_t counting(int64_t row, int64_t x) const {
     if (!boxes) return ~0u;
-    const Window window = Window::around(boxes + row / height * 4, height, width);
-    const int64_t line = row % height, begin = max_of(window.left, x), end = min_of(window.right, x + 32);
-    if (line < window.top || line >= window.bottom || begin >= end) return 0;
+    const PixelBox window = pixels_touching(boxes + row / height * 4, height, width);
+    const int64_t line = row % height, begin = max_of(window.columns.begin, x),
+                  end = min_of(window.columns.end, x + 32);
+    if (line < window.rows.begin || line >= window.rows.end || begin >= end) return 0;
     return ~0u >> (32 - (end - begin)) << (begin - x);
   }
   PM_HD int64_t slot_bytes() const { return aligned(shape_bytes(height, 0, height * ceil_div(width, 2), false)); }
@@ -60,4 +61,4 @@ struct PixelOutlinesParams {
   int64_t num_slots;
 };
 
-}  // namespace polarmask
+}  // namespace polarmask::outlines

@@ -6,17 +6,18 @@
 #include "common/isa.h"
 #include "ops/outlines/build.h"
 #include "ops/outlines/pixel_shapes.h"
+#include "ops/rle/checked_runs.h"
 
-namespace polarmask {
+namespace polarmask::outlines {
 
 #ifdef POLARMASK_WITH_CUDA
 cudaError_t launch_pack(const uint8_t* pixels, int64_t num_rows, const BitShapes&, cudaStream_t);
 cudaError_t launch_count_outlines(const BitShapes&, const PixelOutlinesParams&, int64_t* lengths, cudaStream_t);
 cudaError_t launch_count_outlines(const RleShapes&, const PixelOutlinesParams&, int64_t* lengths, cudaStream_t);
-cudaError_t launch_write_outlines(const BitShapes&, const PixelOutlinesParams&, const int64_t* offsets, Segment<float>*,
-                                  cudaStream_t);
-cudaError_t launch_write_outlines(const RleShapes&, const PixelOutlinesParams&, const int64_t* offsets, Segment<float>*,
-                                  cudaStream_t);
+cudaError_t launch_write_outlines(const BitShapes&, const PixelOutlinesParams&, const int64_t* offsets,
+                                  AlignedSegment<float>*, cudaStream_t);
+cudaError_t launch_write_outlines(const RleShapes&, const PixelOutlinesParams&, const int64_t* offsets,
+                                  AlignedSegment<float>*, cudaStream_t);
 #endif
 
 namespace {
@@ -32,13 +33,13 @@ class PixelTracer {
  public:
   PixelTracer(bool columns, PixelOptions options) : columns_(columns), options_(options) {}
 
-  void append(const Runs& shape, std::vector<Segment<float>>& segments) {
+  void append(const Runs& shape, std::vector<AlignedSegment<float>>& segments) {
     const Runs& kept = options_.largest ? components_.find(shape, columns_) : shape;
     if (segments.empty()) segments.reserve(4 * kept.size());  // a run has two sides, and mostly a step at each
     const auto add = [&](auto along0, auto line0, auto along1, auto line1) {
       const auto x0 = static_cast<float>(along0), y0 = static_cast<float>(line0);
       const auto x1 = static_cast<float>(along1), y1 = static_cast<float>(line1);
-      segments.push_back(columns_ ? Segment<float>{y1, x1, y0, x0} : Segment<float>{x0, y0, x1, y1});
+      segments.push_back(columns_ ? AlignedSegment<float>{y1, x1, y0, x0} : AlignedSegment<float>{x0, y0, x1, y1});
     };
     if (options_.border)
       for (int64_t line = kept.first_line(); line < kept.end_line(); ++line)
@@ -76,7 +77,7 @@ OutlinesTensors from_pixels_by_kernels(const char* op, const Shapes& shapes, int
   return build_outlines_by_kernels<float>(
       op, count, like,
       [&](int64_t* lengths, auto stream) { return launch_count_outlines(shapes, params, lengths, stream); },
-      [&](const int64_t* offsets, Segment<float>* to, auto stream) {
+      [&](const int64_t* offsets, AlignedSegment<float>* to, auto stream) {
         return launch_write_outlines(shapes, params, offsets, to, stream);
       });
 }
@@ -125,9 +126,9 @@ OutlinesTensors outlines_from_masks(const Tensor& masks_in, const std::optional<
   const auto* pixels = static_cast<const uint8_t*>(masks.const_data_ptr());
   return build_outlines<float>(masks.size(0), masks, 1, [&] {
     return [=, tracer = PixelTracer(false, {largest, border}), shape = Runs()](
-               int64_t m, std::vector<Segment<float>>& segments) mutable {
-      const Window window =
-          box ? Window::around(box + 4 * m, size.height, size.width) : Window::all(size.height, size.width);
+               int64_t m, std::vector<AlignedSegment<float>>& segments) mutable {
+      const PixelBox window =
+          box ? pixels_touching(box + 4 * m, size.height, size.width) : whole_image(size.height, size.width);
       shape.clear();
       with_isa([&] { shape.add_bitmap(pixels + m * size.height * size.width, size.height, size.width, window); });
       tracer.append(shape, segments);
@@ -141,21 +142,21 @@ OutlinesTensors outlines_from_rle(const Tensor& counts_in, const Tensor& offsets
   const char* op = "outlines_from_rle";
   const ImageSize size = checked_size(op, height_in, width_in);
   const Tensor counts = as_contiguous(counts_in), offsets = as_contiguous(offsets_in);
-  const auto rle = checked_runs(op, counts, offsets, size);
+  const auto rle = rle::checked_runs(op, counts, offsets, size);
   if (by_kernels(counts)) return from_rle_by_kernels(op, rle, size, largest, counts);
   return build_outlines<float>(rle.size, counts, kOutlinesPerTask, [&] {
     return [=, tracer = PixelTracer(true, {largest, false}), shape = Runs()](
-               int64_t m, std::vector<Segment<float>>& segments) mutable {
+               int64_t m, std::vector<AlignedSegment<float>>& segments) mutable {
       shape.clear();
-      visit_runs(rle.row(m), rle.length(m),
-                 [&](int64_t begin, int64_t end) { shape.add_pixels(begin, end, size.height); });
+      rle::visit_runs(rle.row(m), rle.length(m),
+                      [&](int64_t begin, int64_t end) { shape.add_pixels(begin, end, size.height); });
       tracer.append(shape, segments);
     };
   });
 }
 
 }  // namespace
-}  // namespace polarmask
+}  // namespace polarmask::outlines
 
 STABLE_TORCH_LIBRARY_FRAGMENT(polarmask, m) {
   m.set_python_module("polarmask_ops.outlines");
@@ -165,10 +166,10 @@ STABLE_TORCH_LIBRARY_FRAGMENT(polarmask, m) {
       "-> (Tensor, Tensor)");
 }
 
-#define POLARMASK_IMPLEMENT(device)                                            \
-  STABLE_TORCH_LIBRARY_IMPL(polarmask, device, m) {                            \
-    m.impl("outlines_from_masks", TORCH_BOX(&polarmask::outlines_from_masks)); \
-    m.impl("outlines_from_rle", TORCH_BOX(&polarmask::outlines_from_rle));     \
+#define POLARMASK_IMPLEMENT(device)                                                      \
+  STABLE_TORCH_LIBRARY_IMPL(polarmask, device, m) {                                      \
+    m.impl("outlines_from_masks", TORCH_BOX(&polarmask::outlines::outlines_from_masks)); \
+    m.impl("outlines_from_rle", TORCH_BOX(&polarmask::outlines::outlines_from_rle));     \
   }
 POLARMASK_IMPLEMENT(CPU)
 POLARMASK_IMPLEMENT(CUDA)

@@ -11,7 +11,7 @@
 #include "common/host/torch.h"
 #include "common/isa.h"
 
-namespace polarmask {
+namespace polarmask::polar_iou {
 
 #ifdef POLARMASK_WITH_CUDA
 template <class T>
@@ -564,7 +564,7 @@ Tensor polar_centerness(const Tensor& rays_in) {
 }
 
 }  // namespace
-}  // namespace polarmask
+}  // namespace polarmask::polar_iou
 
 STABLE_TORCH_LIBRARY_FRAGMENT(polarmask, m) {
   m.set_python_module("polarmask_ops.polar_iou");
@@ -582,12 +582,12 @@ STABLE_TORCH_LIBRARY_FRAGMENT(polarmask, m) {
   m.def("polar_centerness(Tensor rays) -> Tensor");
 }
 
-#define POLARMASK_IMPLEMENT(device)                                                        \
-  STABLE_TORCH_LIBRARY_IMPL(polarmask, device, m) {                                        \
-    m.impl("polar_iou", TORCH_BOX(&polarmask::polar_iou));                                 \
-    m.impl("polar_iou_backward", TORCH_BOX(&polarmask::polar_iou_backward));               \
-    m.impl("polar_iou_double_backward", TORCH_BOX(&polarmask::polar_iou_double_backward)); \
-    m.impl("polar_centerness", TORCH_BOX(&polarmask::polar_centerness));                   \
+#define POLARMASK_IMPLEMENT(device)                                                                   \
+  STABLE_TORCH_LIBRARY_IMPL(polarmask, device, m) {                                                   \
+    m.impl("polar_iou", TORCH_BOX(&polarmask::polar_iou::polar_iou));                                 \
+    m.impl("polar_iou_backward", TORCH_BOX(&polarmask::polar_iou::polar_iou_backward));               \
+    m.impl("polar_iou_double_backward", TORCH_BOX(&polarmask::polar_iou::polar_iou_double_backward)); \
+    m.impl("polar_centerness", TORCH_BOX(&polarmask::polar_iou::polar_centerness));                   \
   }
 POLARMASK_IMPLEMENT(CPU)
 POLARMASK_IMPLEMENT(CUDA)

@@ -21,7 +21,7 @@
 #include "common/half.h"
 #include "common/host_device.h"
 
-namespace polarmask {
+namespace polarmask::polar_iou {
 
 constexpr double kPolarIouFloor = 1e-12;  // of Σ minⁿ in the loss: far below a pixel, and 1/floor is finite in float32
 constexpr double kLargestLog = 300;       // what is above counts as this: its square still sums up in double
@@ -388,4 +388,4 @@ PM_HD void ray_second_gradients(const RowSecondGradient<NumberOf<V>>& from, V pr
                 from.scale * ((1 - share) * from.f.larger + share * from.f.smaller) * t.second * along_target;
 }
 
-}  // namespace polarmask
+}  // namespace polarmask::polar_iou

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <limits>
 #include <string>
 #include <tuple>
 #include <vector>
@@ -14,7 +13,7 @@
 #include "common/polygon.h"
 #include "ops/polar_target/cpu/caster.h"
 
-namespace polarmask {
+namespace polarmask::polar_target {
 
 #ifdef POLARMASK_WITH_CUDA
 template <class T>
@@ -24,7 +23,6 @@ cudaError_t launch_encode_targets(const EncodeTargetsParams&, cudaStream_t);
 
 namespace {
 
-constexpr float kInfinity = std::numeric_limits<float>::infinity();
 constexpr int64_t kRowsPerTask = 16;  // outlines of 30 to 300 segments: 10 to 100 µs, well above the cost of a task
 
 Method checked_method(const char* op, int64_t num_rays, const std::string& method, double min_distance) {
@@ -103,11 +101,11 @@ Tensor cast_rays(const Tensor& origins_in, const Tensor& segments_in, const Tens
 struct Positive {
   int64_t point;  // of the B · L points
   int64_t instance;
-  Point at;
+  Vec2<float> at;
 };
 
 template <class Visit>
-void for_points(const Level& level, const Box& box, Visit&& visit) {
+void for_points(const Level& level, const Box<float>& box, Visit&& visit) {
   const PointRange range(level, box);
   for (int64_t row = range.rows.begin; row < range.rows.end; ++row)
     for (int64_t column = range.columns.begin; column < range.columns.end; ++column)
@@ -117,7 +115,7 @@ void for_points(const Level& level, const Box& box, Visit&& visit) {
 // The points of one image that are assigned to an instance: to the smallest of those that want it, to the first of
 // equal ones. `winner` holds kBackground, and gets the instances. The smallest instance takes its points first, so that
 // each point is taken once, whatever the order of the areas.
-std::vector<Positive> assign(const EncodeTargetsParams& p, IndexRange of_image, int64_t* winner) {
+std::vector<Positive> assign(const EncodeTargetsParams& p, Interval of_image, int64_t* winner) {
   const Instances& instances = p.instances;
   std::vector<int64_t> rising;
   for (int64_t m = of_image.begin; m < of_image.end; ++m)
@@ -126,10 +124,10 @@ std::vector<Positive> assign(const EncodeTargetsParams& p, IndexRange of_image, 
                    [&](int64_t a, int64_t b) { return instances.area(a) < instances.area(b); });
   std::vector<Positive> positives;
   for (const int64_t m : rising) {
-    const Box& box = instances.boxes[m];
+    const Box<float>& box = instances.boxes[m];
     for (const Level& level : p.levels) {
-      const Box inner = inner_box(box, instances.centers[m], p.center_radius, level);
-      for_points(level, inner, [&](int64_t point, const Point& at) {
+      const Box<float> inner = inner_box(box, instances.centers[m], p.center_radius, level);
+      for_points(level, inner, [&](int64_t point, const Vec2<float>& at) {
         if (winner[point] >= 0 || !is_inside(inner, at) || !is_learned_on(level, box_distances(box, at))) return;
         winner[point] = m;
         positives.push_back({point, m, at});
@@ -145,22 +143,21 @@ void mark_ignored(const Instances& instances, int64_t m, const Levels& levels, i
     if (winner[point] == kBackground) winner[point] = kIgnored;
   };
   if (instances.outlines.length(m) == 0) {
-    const Box& box = instances.boxes[m];
+    const Box<float>& box = instances.boxes[m];
     if (!is_finite(box)) return;
     for (const Level& level : levels)
-      for_points(level, box, [&](int64_t point, const Point& at) {
+      for_points(level, box, [&](int64_t point, const Vec2<float>& at) {
         if (is_inside(box, at)) mark(point);
       });
     return;
   }
   std::vector<Edge> edges;
-  Box bounds{kInfinity, kInfinity, -kInfinity, -kInfinity};
+  Box<float> bounds = empty_box<float>();
   const Segment<float>* const segments = instances.outlines.row(m);
   for (const Segment<float>* s = segments; s != segments + instances.outlines.length(m); ++s) {
-    if (!is_finite(Box{s->x0, s->y0, s->x1, s->y1})) return;  // without a part the rest is no outline
-    bounds = {std::min({bounds.x0, s->x0, s->x1}), std::min({bounds.y0, s->y0, s->y1}),
-              std::max({bounds.x1, s->x0, s->x1}), std::max({bounds.y1, s->y0, s->y1})};
-    edges.push_back(make_edge(s->x0, s->y0, s->x1, s->y1));
+    if (!is_finite(*s)) return;  // without a part the rest is no outline
+    bounds = join(bounds, box_around(s->from, s->to));
+    edges.push_back(make_edge(s->from.x, s->from.y, s->to.x, s->to.y));
   }
   std::vector<double> crossings;  // of a column of points with the outline
   for (const Level& level : levels) {
@@ -199,7 +196,7 @@ void encode_targets_cpu(const EncodeTargetsParams& p) {
   std::vector<std::vector<Positive>> of_images(p.images);
   parallel_for(0, p.images, 1, [&](int64_t begin, int64_t end) {
     for (int64_t image = begin; image < end; ++image) {
-      const IndexRange mine{p.image_offsets[image], p.image_offsets[image + 1]};
+      const Interval mine{p.image_offsets[image], p.image_offsets[image + 1]};
       int64_t* const winner = p.targets.instance + image * p.points;
       std::fill_n(winner, p.points, kBackground);
       of_images[image] = assign(p, mine, winner);
@@ -300,9 +297,9 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> encode_targets(
   const EncodeTargetsParams params{
       .instances =
           {
-              .boxes = reinterpret_cast<const Box*>(boxes.const_data_ptr<float>()),
+              .boxes = reinterpret_cast<const Box<float>*>(boxes.const_data_ptr<float>()),
               .labels = labels.const_data_ptr<int64_t>(),
-              .centers = reinterpret_cast<const Point*>(centers.const_data_ptr<float>()),
+              .centers = reinterpret_cast<const Vec2<float>*>(centers.const_data_ptr<float>()),
               .areas = areas ? areas->const_data_ptr<float>() : nullptr,
               .ignore = data_of<uint8_t>(ignore),
               .outlines = segments_of<float>(segments, offsets),
@@ -331,7 +328,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> encode_targets(
 }
 
 }  // namespace
-}  // namespace polarmask
+}  // namespace polarmask::polar_target
 
 STABLE_TORCH_LIBRARY_FRAGMENT(polarmask, m) {
   m.set_python_module("polarmask_ops.polar_target");
@@ -345,10 +342,10 @@ STABLE_TORCH_LIBRARY_FRAGMENT(polarmask, m) {
       "-> (Tensor instance, Tensor labels, Tensor boxes, Tensor rays, Tensor centerness)");
 }
 STABLE_TORCH_LIBRARY_IMPL(polarmask, CPU, m) {
-  m.impl("cast_rays", TORCH_BOX(&polarmask::cast_rays));
-  m.impl("encode_targets", TORCH_BOX(&polarmask::encode_targets));
+  m.impl("cast_rays", TORCH_BOX(&polarmask::polar_target::cast_rays));
+  m.impl("encode_targets", TORCH_BOX(&polarmask::polar_target::encode_targets));
 }
 STABLE_TORCH_LIBRARY_IMPL(polarmask, CUDA, m) {
-  m.impl("cast_rays", TORCH_BOX(&polarmask::cast_rays));
-  m.impl("encode_targets", TORCH_BOX(&polarmask::encode_targets));
+  m.impl("cast_rays", TORCH_BOX(&polarmask::polar_target::cast_rays));
+  m.impl("encode_targets", TORCH_BOX(&polarmask::polar_target::encode_targets));
 }

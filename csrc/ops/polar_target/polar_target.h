@@ -4,7 +4,7 @@
 #include "common/rows.h"
 #include "ops/polar_target/rays.h"
 
-namespace polarmask {
+namespace polarmask::polar_target {
 
 template <class T>
 struct CastRaysParams {
@@ -39,40 +39,29 @@ struct Levels {
   PM_HD const Level* end() const { return level + count; }
 };
 
-struct Point {
-  float x, y;  // pixels
-};
-
-PM_HD Point point_of(const Level& level, int64_t row, int64_t column) {
+PM_HD Vec2<float> point_of(const Level& level, int64_t row, int64_t column) {
   const auto at = [&](int64_t k) { return (static_cast<float>(k) + 0.5f) * static_cast<float>(level.stride); };
   return {at(column), at(row)};
 }
-
-struct Box {
-  float x0, y0, x1, y1;  // pixels
-};
-
-PM_HD bool is_finite(const Point& p) { return is_finite(p.x) && is_finite(p.y); }
-PM_HD bool is_finite(const Box& b) { return is_finite(b.x0) && is_finite(b.y0) && is_finite(b.x1) && is_finite(b.y1); }
 
 struct alignas(16) BoxDistances {
   float left, top, right, bottom;  // pixels
 };
 
-PM_HD BoxDistances box_distances(const Box& box, const Point& p) {
+PM_HD BoxDistances box_distances(const Box<float>& box, const Vec2<float>& p) {
   return {p.x - box.x0, p.y - box.y0, box.x1 - p.x, box.y1 - p.y};
 }
 
 // The box that positive points of a level lie in: the sides, and no farther from the centre than the radius, in
 // strides.
-PM_HD Box inner_box(const Box& box, const Point& center, double radius, const Level& level) {
+PM_HD Box<float> inner_box(const Box<float>& box, const Vec2<float>& center, double radius, const Level& level) {
   constexpr double kFarthest = 3.4028234663852886e38;  // float's largest
   const auto reach = static_cast<float>(min_of(radius * static_cast<double>(level.stride), kFarthest));
   return {max_of(center.x - reach, box.x0), max_of(center.y - reach, box.y0),  //
           min_of(center.x + reach, box.x1), min_of(center.y + reach, box.y1)};
 }
 
-PM_HD bool is_inside(const Box& box, const Point& p) {
+PM_HD bool is_inside(const Box<float>& box, const Vec2<float>& p) {
   return box.x0 < p.x && p.x < box.x1 && box.y0 < p.y && p.y < box.y1;
 }
 
@@ -87,36 +76,30 @@ PM_HD int64_t clamp_index(double value, int64_t count) {
   return value < static_cast<double>(count) ? static_cast<int64_t>(value) : count;
 }
 
-struct IndexRange {
-  int64_t begin, end;
-};
-
 // The rows or columns of points between two sides of a box, at most one too many.
-PM_HD IndexRange points_between(float low, float high, int64_t stride, int64_t count) {
+PM_HD Interval points_between(float low, float high, int64_t stride, int64_t count) {
   return {clamp_index(low / static_cast<double>(stride) - 0.5, count),
           clamp_index(high / static_cast<double>(stride) + 0.5, count)};
 }
 
 // The points of a level between the sides of a box, and some outside; row after row.
 struct PointRange {
-  IndexRange rows, columns;
+  Interval rows, columns;
 
-  PM_HD PointRange(const Level& level, const Box& box)
+  PM_HD PointRange(const Level& level, const Box<float>& box)
       : rows(points_between(box.y0, box.y1, level.stride, level.height)),
         columns(points_between(box.x0, box.x1, level.stride, level.width)) {}
 
-  PM_HD int64_t size() const {
-    return max_of<int64_t>(0, rows.end - rows.begin) * max_of<int64_t>(0, columns.end - columns.begin);
-  }
-  PM_HD int64_t row(int64_t k) const { return rows.begin + k / (columns.end - columns.begin); }
-  PM_HD int64_t column(int64_t k) const { return columns.begin + k % (columns.end - columns.begin); }
+  PM_HD int64_t size() const { return max_of<int64_t>(0, rows.size()) * max_of<int64_t>(0, columns.size()); }
+  PM_HD int64_t row(int64_t k) const { return rows.begin + k / columns.size(); }
+  PM_HD int64_t column(int64_t k) const { return columns.begin + k % columns.size(); }
 };
 
 // The instances of a batch.
 struct Instances {
-  const Box* boxes;                 // [M] pixels
+  const Box<float>* boxes;          // [M] pixels
   const int64_t* labels;            // [M]
-  const Point* centers;             // [M] pixels
+  const Vec2<float>* centers;       // [M] pixels
   const float* areas;               // [M] any unit; null: of the boxes
   const uint8_t* ignore;            // [M] any byte but 0 is true; null: none
   Ragged<Segment<float>> outlines;  // [M] pixels
@@ -154,4 +137,4 @@ struct EncodeTargetsParams {
   Targets targets;
 };
 
-}  // namespace polarmask
+}  // namespace polarmask::polar_target

@@ -11,22 +11,16 @@
 
 #include "common/polar.h"
 
-namespace polarmask {
-
-// A row of polarmask_ops.Outlines.
-template <class T>
-struct Segment {
-  T x0, y0, x1, y1;  // pixels
-};
+namespace polarmask::polar_target {
 
 // The ends of a segment as seen from a point.
 template <class T>
 PM_HD Vec2<double> start_from(const Segment<T>& s, Vec2<T> origin) {
-  return Vec2<double>{s.x0, s.y0} - Vec2<double>{origin.x, origin.y};
+  return Vec2<double>{s.from.x, s.from.y} - Vec2<double>{origin.x, origin.y};
 }
 template <class T>
 PM_HD Vec2<double> end_from(const Segment<T>& s, Vec2<T> origin) {
-  return Vec2<double>{s.x1, s.y1} - Vec2<double>{origin.x, origin.y};
+  return Vec2<double>{s.to.x, s.to.y} - Vec2<double>{origin.x, origin.y};
 }
 
 enum class Method { kLast, kFirst, kBinned };
@@ -143,4 +137,4 @@ PM_HD V squared_distance_at(int64_t bin, const V* farthest) {
   return -1;
 }
 
-}  // namespace polarmask
+}  // namespace polarmask::polar_target

@@ -13,7 +13,7 @@
 
 #include "ops/polygon_iou/shapes.h"
 
-namespace polarmask {
+namespace polarmask::polygon_iou {
 
 // Differences of coordinates are then at most 2^24, which is exact in float, and cross products of them at most 2^49:
 // exact in double's 53 bits.
@@ -33,8 +33,8 @@ struct SnapGrid {
   double scale;   // steps per pixel, a power of two: scaling both polygons by one changes nothing
 };
 
-PM_HD SnapGrid make_grid(const Bounds& a, const Bounds& b) {
-  const Bounds box = join(a, b);
+PM_HD SnapGrid make_grid(const Box<double>& a, const Box<double>& b) {
+  const Box<double> box = join(a, b);
   const int exponent = exponent_of(max_of(box.x1 - box.x0, box.y1 - box.y0));
   return {box.x0, box.y0, power_of_two(kSnapBits - max_of(exponent, -900))};  // denormal extents: it stays finite
 }
@@ -82,12 +82,8 @@ PM_HD double winding(Vec2<double> p, int64_t count, const Vertex& vertex) {
   return turns;
 }
 
-PM_HD Bounds box_of(Vec2<double> p, Vec2<double> q) {
-  return {min_of(p.x, q.x), min_of(p.y, q.y), max_of(p.x, q.x), max_of(p.y, q.y)};
-}
-
 // Apart by a step of the grid or more: then the shift brings no crossing either.
-PM_HD bool are_apart(const Bounds& a, const Bounds& b) {
+PM_HD bool are_apart(const Box<double>& a, const Box<double>& b) {
   return a.x1 < b.x0 || b.x1 < a.x0 || a.y1 < b.y0 || b.y1 < a.y0;
 }
 
@@ -118,4 +114,4 @@ PM_HD Overlap finish_order_free(double sum, double area_a, double area_b) {
   return make_overlap((area_a < 0) == (area_b < 0) ? sum : -sum, absolute(area_a), absolute(area_b));
 }
 
-}  // namespace polarmask
+}  // namespace polarmask::polygon_iou

@@ -8,7 +8,7 @@
 #include "ops/polygon_iou/cpu/queries.h"
 #include "ops/polygon_iou/polygon_iou.h"
 
-namespace polarmask {
+namespace polarmask::polygon_iou {
 
 #ifdef POLARMASK_WITH_CUDA
 template <class T>
@@ -163,7 +163,7 @@ Tensor rays_iou(const Tensor& centers_a_in, const Tensor& rays_a_in, const Tenso
 }
 
 }  // namespace
-}  // namespace polarmask
+}  // namespace polarmask::polygon_iou
 
 STABLE_TORCH_LIBRARY_FRAGMENT(polarmask, m) {
   m.set_python_module("polarmask_ops.polygon_nms");
@@ -173,11 +173,11 @@ STABLE_TORCH_LIBRARY_FRAGMENT(polarmask, m) {
       "rays_iou(Tensor centers_a, Tensor rays_a, Tensor centers_b, Tensor rays_b, bool iomin, bool paired) -> Tensor");
 }
 
-#define POLARMASK_IMPLEMENT(device)                                \
-  STABLE_TORCH_LIBRARY_IMPL(polarmask, device, m) {                \
-    m.impl("polygon_areas", TORCH_BOX(&polarmask::polygon_areas)); \
-    m.impl("polygon_iou", TORCH_BOX(&polarmask::polygon_iou));     \
-    m.impl("rays_iou", TORCH_BOX(&polarmask::rays_iou));           \
+#define POLARMASK_IMPLEMENT(device)                                             \
+  STABLE_TORCH_LIBRARY_IMPL(polarmask, device, m) {                             \
+    m.impl("polygon_areas", TORCH_BOX(&polarmask::polygon_iou::polygon_areas)); \
+    m.impl("polygon_iou", TORCH_BOX(&polarmask::polygon_iou::polygon_iou));     \
+    m.impl("rays_iou", TORCH_BOX(&polarmask::polygon_iou::rays_iou));           \
   }
 POLARMASK_IMPLEMENT(CPU)
 POLARMASK_IMPLEMENT(CUDA)

@@ -3,7 +3,7 @@
 
 #include "ops/polygon_iou/polygons_and_stars.h"
 
-namespace polarmask {
+namespace polarmask::polygon_iou {
 
 template <class T>
 struct AreasParams {
@@ -22,4 +22,4 @@ struct IouParams {
   Shape *shapes_a, *shapes_b;  // [count_a], [count_b] memory for the summaries
 };
 
-}  // namespace polarmask
+}  // namespace polarmask::polygon_iou

@@ -4,7 +4,7 @@
 #include "ops/polygon_iou/order_free.h"
 #include "ops/polygon_iou/star_sweep.h"
 
-namespace polarmask {
+namespace polarmask::polygon_iou {
 
 template <class T>
 struct Polygons {
@@ -53,4 +53,4 @@ PM_HD Shape shape_of(const Geometry& geometry, int64_t i) {
   return summarise(geometry.size(), geometry.ring(i), geometry.anchor(i), geometry.origin(i));
 }
 
-}  // namespace polarmask
+}  // namespace polarmask::polygon_iou

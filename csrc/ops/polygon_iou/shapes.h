@@ -9,17 +9,13 @@
 
 #include "common/polar.h"
 
-namespace polarmask {
+namespace polarmask::polygon_iou {
 
 // Wider or taller shapes count as not finite, so that products of coordinates of two shapes never overflow.
 constexpr double kLargestExtent = 1e150;
 
-struct Bounds {
-  double x0, y0, x1, y1;  // pixels
-};
-
 struct Shape {
-  Bounds box;
+  Box<double> box;
   double area;  // square pixels
   bool finite;  // else box and area are 0
 };
@@ -34,12 +30,8 @@ enum class Metric { kIou, kIomin };
 
 constexpr int kParts = 8;
 
-// Edges (or vertices) begin, …, end - 1 of a ring.
-struct Run {
-  int64_t begin, end;
-};
-
-PM_HD Run run_of_part(int64_t count, int part) {
+// The edges (or vertices) of a part of a ring.
+PM_HD Interval edges_of_part(int64_t count, int part) {
   const int64_t length = ceil_div(count, kParts);
   return {min_of(part * length, count), min_of((part + 1) * length, count)};
 }
@@ -51,12 +43,8 @@ PM_HD double sum_of_parts(const double (&part)[kParts]) {
   return ((part[0] + part[1]) + (part[2] + part[3])) + ((part[4] + part[5]) + (part[6] + part[7]));
 }
 
-PM_HD Bounds join(const Bounds& a, const Bounds& b) {
-  return {min_of(a.x0, b.x0), min_of(a.y0, b.y0), max_of(a.x1, b.x1), max_of(a.y1, b.y1)};
-}
-
 struct PartOfShape {
-  Bounds box;
+  Box<double> box;
   double doubled;  // twice the signed area
 };
 
@@ -64,12 +52,12 @@ struct PartOfShape {
 // a point nearby: far from the origin the products would swallow it. In the order of star_sweep, to the same bits.
 template <class Vertex>
 PM_HD PartOfShape part_of_shape(int64_t count, const Vertex& vertex, Vec2<double> anchor, int part) {
-  const Run run = run_of_part(count, part);
-  Vec2<double> p = vertex(run.begin < count ? run.begin : 0);
+  const Interval edges = edges_of_part(count, part);
+  Vec2<double> p = vertex(edges.begin < count ? edges.begin : 0);
   PartOfShape result{{p.x, p.y, p.x, p.y}, 0};
-  for (int64_t j = run.begin; j < run.end; ++j) {
+  for (int64_t j = edges.begin; j < edges.end; ++j) {
     const Vec2<double> q = vertex(next_of(j, count));
-    result.box = join(result.box, {q.x, q.y, q.x, q.y});
+    result.box = join(result.box, q);
     result.doubled += cross(p - anchor, q - anchor);
     p = q;
   }
@@ -77,9 +65,9 @@ PM_HD PartOfShape part_of_shape(int64_t count, const Vertex& vertex, Vec2<double
 }
 
 // From the box and twice the signed area of all parts, and where the box is relative to.
-PM_HD Shape finish_shape(int64_t count, const Bounds& box, double doubled, Vec2<double> origin) {
+PM_HD Shape finish_shape(int64_t count, const Box<double>& box, double doubled, Vec2<double> origin) {
   if (count < 3) doubled *= 0;  // and NaN stays NaN
-  const Bounds moved{box.x0 + origin.x, box.y0 + origin.y, box.x1 + origin.x, box.y1 + origin.y};
+  const Box<double> moved{box.x0 + origin.x, box.y0 + origin.y, box.x1 + origin.x, box.y1 + origin.y};
   const bool fits = moved.x1 - moved.x0 <= kLargestExtent && moved.y1 - moved.y0 <= kLargestExtent;  // no NaN does
   if (!is_finite(doubled) || !is_finite(moved.x0) || !is_finite(moved.y0) || !fits) return {};
   return {moved, doubled < 0 ? -0.5 * doubled : 0.5 * doubled, true};
@@ -108,27 +96,15 @@ PM_HD double overlap_share(const Overlap& o, Metric metric) { return o.inter > 0
 // Without a division, so that a threshold that is hit exactly does not depend on its rounding.
 PM_HD bool exceeds(const Overlap& o, Metric metric, double threshold) { return o.inter > threshold * whole(o, metric); }
 
-PM_HD bool boxes_overlap(const Bounds& a, const Bounds& b) {
-  return a.x0 < b.x1 && b.x0 < a.x1 && a.y0 < b.y1 && b.y0 < a.y1;
-}
-
-// A box in half the memory, no smaller than the one it stands for: what does not overlap here does not overlap there.
-struct OuterBox {
-  float x0, y0, x1, y1;
-};
-
 // A float at or below the value, within 2⁻²² of all but tiny and huge ones; never falls when the value rises.
 PM_HD float round_down(double value) {
   constexpr double kLargestFloat = 3.4028234663852886e38, kBelowRounding = 1.0 / (1 << 23), kTiny = 1e-44;
   return static_cast<float>(min_of(value - absolute(value) * kBelowRounding - kTiny, kLargestFloat));
 }
 
-PM_HD OuterBox outer_box(const Bounds& box) {
+// A box in half the memory that contains the given one: where outer boxes do not overlap, the boxes do not.
+PM_HD Box<float> outer_box(const Box<double>& box) {
   return {round_down(box.x0), round_down(box.y0), -round_down(-box.x1), -round_down(-box.y1)};
-}
-
-PM_HD bool boxes_overlap(const OuterBox& a, const OuterBox& b) {
-  return a.x0 < b.x1 && b.x0 < a.x1 && a.y0 < b.y1 && b.y0 < a.y1;
 }
 
 // Whether the overlap of two shapes can exceed the threshold at all: it is no larger than either shape, nor than the
@@ -146,4 +122,4 @@ PM_HD Overlap make_overlap(double inter, double area_a, double area_b) {
   return {inter > 0 ? min_of(inter, min_of(area_a, area_b)) : 0.0, area_a, area_b};
 }
 
-}  // namespace polarmask
+}  // namespace polarmask::polygon_iou

@@ -17,7 +17,7 @@
 
 #include "ops/polygon_iou/shapes.h"
 
-namespace polarmask {
+namespace polarmask::polygon_iou {
 
 // Shorter rays count as 0: products with them would leave double's range, and with it the order of the spokes.
 constexpr double kShortestRay = 1e-100;
@@ -145,10 +145,10 @@ struct Turns {
 template <class AnyStar, class Vertex>
 PM_HD Turns sweep_part(const AnyStar& star, int64_t count, const Vertex& vertex, int part, int64_t& near) {
   Turns turns{0, 0};
-  const Run run = run_of_part(count, part);
-  if (run.begin == run.end) return turns;
-  detail::Placed p = detail::place(star, vertex(run.begin), near);
-  for (int64_t j = run.begin; j < run.end; ++j) {
+  const Interval edges = edges_of_part(count, part);
+  if (edges.begin == edges.end) return turns;
+  detail::Placed p = detail::place(star, vertex(edges.begin), near);
+  for (int64_t j = edges.begin; j < edges.end; ++j) {
     const detail::Placed q = detail::place(star, vertex(next_of(j, count)), p.sector);
     const double turn = cross(p.at, q.at);
     if (turn > 0) turns.left += detail::wedge(star, p, q, turn);
@@ -181,4 +181,4 @@ PM_HD double star_sweep(const AnyStar& star, int64_t count, const Vertex& vertex
   return finish_sweep({sum_of_parts(left), sum_of_parts(right)});
 }
 
-}  // namespace polarmask
+}  // namespace polarmask::polygon_iou

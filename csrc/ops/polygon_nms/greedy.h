@@ -9,7 +9,7 @@
 #include "ops/polygon_nms/neighbours.h"
 #include "ops/polygon_nms/polygon_nms.h"
 
-namespace polarmask {
+namespace polarmask::polygon_nms {
 
 // Shapes are resolved in blocks: their pairs among themselves, then what the kept ones suppress further on, both in
 // parallel. Larger blocks compute pairs in vain, with shapes that fall within the block; smaller ones leave threads
@@ -80,4 +80,4 @@ std::vector<int64_t> greedy_nms(const Geometry& geometry, const Candidates& in, 
   return kept;
 }
 
-}  // namespace polarmask
+}  // namespace polarmask::polygon_nms

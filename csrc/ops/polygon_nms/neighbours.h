@@ -13,8 +13,9 @@
 
 #include "ops/polygon_iou/cpu/box_columns.h"
 #include "ops/polygon_iou/order_free.h"
+#include "ops/polygon_nms/polygon_nms.h"
 
-namespace polarmask {
+namespace polarmask::polygon_nms {
 
 class Neighbours {
  public:
@@ -24,7 +25,7 @@ class Neighbours {
     std::vector<Entry> entries;
     entries.reserve(shapes.size());
     for (int64_t rank = 0; rank < std::ssize(shapes); ++rank) {
-      const Bounds& box = shapes[rank].box;
+      const Box<double>& box = shapes[rank].box;
       if (!(shapes[rank].area > 0)) continue;
       const int exponent = exponent_of(std::max(box.x1 - box.x0, box.y1 - box.y0));  // the extent is below 2^exponent
       entries.push_back({class_of(rank), exponent, strip_of(box.y0, exponent), box.x0, static_cast<int32_t>(rank)});
@@ -50,9 +51,9 @@ class Neighbours {
   // `rank`.
   template <class Visit>
   void each(int64_t rank, int64_t first, int64_t last, const Visit& visit) const {
-    const Bounds& box = shapes_[rank].box;
+    const Box<double>& box = shapes_[rank].box;
     if (!(shapes_[rank].area > 0)) return;
-    const OuterBox outer = outer_box(box);
+    const Box<float> outer = outer_box(box);
     const int64_t own = class_of(rank);
     auto group = std::partition_point(groups_.begin(), groups_.end(), [&](const Group& g) { return g.value < own; });
     for (; group != groups_.end() && group->value == own; ++group) {
@@ -122,4 +123,4 @@ class Neighbours {
   std::vector<Group> groups_;
 };
 
-}  // namespace polarmask
+}  // namespace polarmask::polygon_nms

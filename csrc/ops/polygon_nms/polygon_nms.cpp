@@ -7,7 +7,7 @@
 #include "common/host/torch.h"
 #include "ops/polygon_nms/greedy.h"
 
-namespace polarmask {
+namespace polarmask::polygon_nms {
 
 #ifdef POLARMASK_WITH_CUDA
 template <class Geometry>
@@ -54,7 +54,7 @@ struct NmsMemory {
   NmsScratch pointers() const {
     return {
         .shapes = mutable_data_of<Shape>(shapes),
-        .boxes = mutable_data_of<OuterBox>(boxes),
+        .boxes = mutable_data_of<Box<float>>(boxes),
         .dead = mutable_data_of<Word>(dead),
         .conflicts = mutable_data_of<Word>(conflicts),
         .step_kept = mutable_data_of<int64_t>(step_kept),
@@ -167,7 +167,7 @@ Tensor batched_rays_nms(const Tensor& centers, const Tensor& rays, const Tensor&
 }
 
 }  // namespace
-}  // namespace polarmask
+}  // namespace polarmask::polygon_nms
 
 STABLE_TORCH_LIBRARY_FRAGMENT(polarmask, m) {
   m.set_python_module("polarmask_ops.polygon_nms");
@@ -183,12 +183,12 @@ STABLE_TORCH_LIBRARY_FRAGMENT(polarmask, m) {
       "SymInt? max_output) -> Tensor");
 }
 
-#define POLARMASK_IMPLEMENT(device)                                            \
-  STABLE_TORCH_LIBRARY_IMPL(polarmask, device, m) {                            \
-    m.impl("polygon_nms", TORCH_BOX(&polarmask::polygon_nms));                 \
-    m.impl("batched_polygon_nms", TORCH_BOX(&polarmask::batched_polygon_nms)); \
-    m.impl("rays_nms", TORCH_BOX(&polarmask::rays_nms));                       \
-    m.impl("batched_rays_nms", TORCH_BOX(&polarmask::batched_rays_nms));       \
+#define POLARMASK_IMPLEMENT(device)                                                         \
+  STABLE_TORCH_LIBRARY_IMPL(polarmask, device, m) {                                         \
+    m.impl("polygon_nms", TORCH_BOX(&polarmask::polygon_nms::polygon_nms));                 \
+    m.impl("batched_polygon_nms", TORCH_BOX(&polarmask::polygon_nms::batched_polygon_nms)); \
+    m.impl("rays_nms", TORCH_BOX(&polarmask::polygon_nms::rays_nms));                       \
+    m.impl("batched_rays_nms", TORCH_BOX(&polarmask::polygon_nms::batched_rays_nms));       \
   }
 POLARMASK_IMPLEMENT(CPU)
 POLARMASK_IMPLEMENT(CUDA)

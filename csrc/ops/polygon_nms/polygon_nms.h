@@ -3,7 +3,9 @@
 
 #include "ops/polygon_iou/polygons_and_stars.h"
 
-namespace polarmask {
+namespace polarmask::polygon_nms {
+
+using namespace polygon_iou;  // NMS compares shapes by their overlap
 
 // [N] in the dtype of the scores.
 struct Scores {
@@ -39,7 +41,7 @@ using Word = unsigned long long;  // of a bit set over kTile ranks, of the type 
 // Memory of the kernels.
 struct NmsScratch {
   Shape* shapes;           // [N] by rank
-  OuterBox* boxes;         // [N]
+  Box<float>* boxes;       // [N]
   Word* dead;              // [N / kTile, rounded up] bit r of word w: rank kTile w + r is no candidate any more
   Word* conflicts;         // [kStep, kStep / kTile] what the ranks of a step would suppress within it
   int64_t* step_kept;      // [kStep] ranks kept in this step
@@ -61,4 +63,4 @@ PM_HD Shape candidate_shape(const Geometry& geometry, const Candidates& in, int6
   return in.scores.is_nan(rank) ? Shape{} : shape_of(geometry, in.order[rank]);
 }
 
-}  // namespace polarmask
+}  // namespace polarmask::polygon_nms

@@ -15,7 +15,7 @@
 #include "ops/rle/build_runs.h"
 #include "ops/rle/rle.h"
 
-namespace polarmask {
+namespace polarmask::rasterize {
 
 #ifdef POLARMASK_WITH_CUDA
 template <class T>
@@ -27,7 +27,7 @@ cudaError_t launch_labels(const LabelsParams<Shapes>&, cudaStream_t);
 template <class Shapes>
 cudaError_t launch_count_runs(const RunsParams<Shapes>&, int64_t* lengths, cudaStream_t);
 template <class Shapes>
-cudaError_t launch_emit_runs(const RunsParams<Shapes>&, const RunsOut&, cudaStream_t);
+cudaError_t launch_emit_runs(const RunsParams<Shapes>&, const rle::RunsOut&, cudaStream_t);
 #endif
 
 namespace {
@@ -64,11 +64,6 @@ struct Plane {
   uint8_t* at(int64_t row, int64_t column) const { return pixels + row * stride + column - origin; }
 };
 
-// The pixels that a shape may cover; no row when it covers none.
-struct Bounds {
-  int64_t top, bottom, begin, end;  // rows, columns
-};
-
 // a += b, bit by bit modulo 2; whether anything is left.
 bool add_row(uint8_t* __restrict a, const uint8_t* __restrict b, int64_t count) {
   uint8_t any = 0;
@@ -77,8 +72,8 @@ bool add_row(uint8_t* __restrict a, const uint8_t* __restrict b, int64_t count) 
 }
 
 // Toggles the crossings in the plane and sums them up downwards, which runs along the rows although the crossings are
-// per column. Then 1 is inside.
-Bounds fill(const std::vector<CenterCrossings>& edges, Plane plane, int64_t height) {
+// per column. Then 1 is inside. Returns the pixels that the shape may cover; no row when it covers none.
+PixelBox fill(const std::vector<CenterCrossings>& edges, Plane plane, int64_t height) {
   int64_t top = height, bottom = 0, begin = INT64_MAX, end = 0;
   for (const CenterCrossings& edge : edges) {
     begin = std::min(begin, edge.begin), end = std::max(end, edge.end);
@@ -92,7 +87,7 @@ Bounds fill(const std::vector<CenterCrossings>& edges, Plane plane, int64_t heig
   int64_t row = top + 1;
   for (bool any = true; row < height && (any || row <= bottom); ++row)
     any = add_row(plane.at(row, begin), plane.at(row - 1, begin), end - begin);
-  return {top, std::min(row, height), begin, end};
+  return {{top, std::min(row, height)}, {begin, end}};
 }
 
 template <class Shapes>
@@ -110,11 +105,11 @@ void draw_masks(const MasksParams<Shapes>& p) {
 // Leaves the plane zero.
 void paint(const std::vector<CenterCrossings>& edges, Plane plane, int64_t height, int32_t* labels, int64_t width,
            int32_t label) {
-  const Bounds bounds = fill(edges, plane, height);
-  for (int64_t row = bounds.top; row < bounds.bottom; ++row) {
-    const int64_t count = bounds.end - bounds.begin;
-    uint8_t* __restrict inside = plane.at(row, bounds.begin);
-    int32_t* __restrict pixels = labels + row * width + bounds.begin;
+  const auto [rows, columns] = fill(edges, plane, height);
+  for (int64_t row = rows.begin; row < rows.end; ++row) {
+    const int64_t count = columns.size();
+    uint8_t* __restrict inside = plane.at(row, columns.begin);
+    int32_t* __restrict pixels = labels + row * width + columns.begin;
     for (int64_t c = 0; c < count; ++c) pixels[c] = inside[c] ? label : pixels[c];
     std::fill_n(inside, count, uint8_t{0});
   }
@@ -193,10 +188,10 @@ std::tuple<Tensor, Tensor> to_rle(const char* op, const Shapes& shapes, const Te
   if (!by_kernels(like))
     return coco ? make_runs<CocoCrossings>(shapes, size, like) : make_runs<CenterCrossings>(shapes, size, like);
   const RunsParams<Shapes> params{shapes, size.height, size.width, coco};
-  return build_runs_by_kernels(
+  return rle::build_runs_by_kernels(
       op, shapes.size(), size, like,
       [&](auto* lengths, auto stream) { return launch_count_runs(params, lengths, stream); },
-      [&](const RunsOut& out, auto stream) { return launch_emit_runs(params, out, stream); });
+      [&](const rle::RunsOut& out, auto stream) { return launch_emit_runs(params, out, stream); });
 }
 
 template <class Shapes>
@@ -384,7 +379,7 @@ void implement(Library& m) {
 }
 
 }  // namespace
-}  // namespace polarmask
+}  // namespace polarmask::rasterize
 
 STABLE_TORCH_LIBRARY_FRAGMENT(polarmask, m) {
   m.set_python_module("polarmask_ops.rasterize");
@@ -403,5 +398,5 @@ STABLE_TORCH_LIBRARY_FRAGMENT(polarmask, m) {
   m.def("outlines_to_rle(Tensor segments, Tensor offsets, SymInt height, SymInt width) -> (Tensor, Tensor)");
   m.def("outlines_to_labels(Tensor segments, Tensor offsets, SymInt height, SymInt width, Tensor? order) -> Tensor");
 }
-STABLE_TORCH_LIBRARY_IMPL(polarmask, CPU, m) { polarmask::implement(m); }
-STABLE_TORCH_LIBRARY_IMPL(polarmask, CUDA, m) { polarmask::implement(m); }
+STABLE_TORCH_LIBRARY_IMPL(polarmask, CPU, m) { polarmask::rasterize::implement(m); }
+STABLE_TORCH_LIBRARY_IMPL(polarmask, CUDA, m) { polarmask::rasterize::implement(m); }

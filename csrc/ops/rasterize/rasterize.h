@@ -9,17 +9,7 @@
 #include "common/polygon.h"
 #include "common/rows.h"
 
-namespace polarmask {
-
-template <class T>
-struct Segment {
-  Vec2<T> from, to;  // pixels
-};
-
-template <class T>
-PM_HD bool is_finite(const Segment<T>& s) {
-  return is_finite(s.from.x) && is_finite(s.from.y) && is_finite(s.to.x) && is_finite(s.to.y);
-}
+namespace polarmask::rasterize {
 
 // ---- Where the edges come from ----
 
@@ -62,7 +52,7 @@ struct OutlineShapes {
   int64_t num_segments;    // S
 
   PM_HD int64_t size() const { return num_shapes; }
-  PM_HD RowRange range(int64_t n) const { return row_range(offsets, n, num_segments); }
+  PM_HD Interval range(int64_t n) const { return row_range(offsets, n, num_segments); }
   PM_HD Segment<T> segment(int64_t k) const {
     const T* s = segments + 4 * k;
     return {{s[0], s[1]}, {s[2], s[3]}};
@@ -84,7 +74,7 @@ PM_HD void visit_edges(const Shapes& shapes, int64_t n, Look&& look, Visit&& vis
 // … and of an outline.
 template <class T, class Look, class Visit>
 PM_HD void visit_edges(const OutlineShapes<T>& shapes, int64_t n, Look&& look, Visit&& visit) {
-  const RowRange range = shapes.range(n);
+  const Interval range = shapes.range(n);
   for (int64_t k = range.begin; k < range.end; ++k) visit(look(shapes.segment(k).from), look(shapes.segment(k).to));
 }
 
@@ -99,7 +89,8 @@ PM_HD int64_t num_edges(const OutlineShapes<T>& shapes, int64_t n) {
 }
 template <class Shapes>
 PM_HD auto edge_of(const Shapes& shapes, int64_t n, int64_t k) {
-  return Segment{shapes.vertex(n, k > 0 ? k - 1 : shapes.num_vertices - 1), shapes.vertex(n, k)};
+  const auto from = shapes.vertex(n, k > 0 ? k - 1 : shapes.num_vertices - 1), to = shapes.vertex(n, k);
+  return Segment<decltype(from.x)>{from, to};
 }
 template <class T>
 PM_HD Segment<T> edge_of(const OutlineShapes<T>& shapes, int64_t n, int64_t k) {
@@ -248,4 +239,4 @@ struct CocoCrossings {
   }
 };
 
-}  // namespace polarmask
+}  // namespace polarmask::rasterize

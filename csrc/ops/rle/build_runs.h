@@ -6,7 +6,7 @@
 #include "common/host/ragged.h"
 #include "ops/rle/rle.h"
 
-namespace polarmask {
+namespace polarmask::rle {
 
 // count(lengths [N · columns], stream) finds how many counts each column has, emit(out, stream) writes them; both
 // return a cudaError_t. Waits for the device once.
@@ -31,4 +31,4 @@ std::tuple<Tensor, Tensor> build_runs_by_kernels(const char* op, int64_t size, I
   return {counts, offsets};
 }
 
-}  // namespace polarmask
+}  // namespace polarmask::rle

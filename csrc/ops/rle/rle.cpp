@@ -12,11 +12,12 @@
 #include "common/host/zero_masks.h"
 #include "common/isa.h"
 #include "ops/rle/build_runs.h"
+#include "ops/rle/checked_runs.h"
 #include "ops/rle/cpu/encode.h"
 #include "ops/rle/cpu/runs.h"
 #include "ops/rle/runs.h"
 
-namespace polarmask {
+namespace polarmask::rle {
 
 #ifdef POLARMASK_WITH_CUDA
 cudaError_t launch_count_mask_runs(const MaskRunsParams&, int64_t* lengths, cudaStream_t);
@@ -79,9 +80,10 @@ void draw_runs(const RlePixelsParams& p, uint8_t* masks) {
 
 void find_boxes(const RlePixelsParams& p, float* boxes) {
   for_instances(p.runs.size, kInstancesPerTask, [&](int64_t n) {
-    RunsBox box = no_runs(p.height, p.width);
-    visit_runs(p.runs.row(n), p.runs.length(n), [&](int64_t begin, int64_t end) { box.add(begin, end, p.height); });
-    box.write(boxes + 4 * n);
+    PixelBox box = no_pixels(p.height, p.width);
+    visit_runs(p.runs.row(n), p.runs.length(n),
+               [&](int64_t begin, int64_t end) { box = join(box, box_around_run(begin, end, p.height)); });
+    write_box(box, boxes + 4 * n);
   });
 }
 
@@ -229,7 +231,7 @@ void implement(Library& m) {
 }
 
 }  // namespace
-}  // namespace polarmask
+}  // namespace polarmask::rle
 
 STABLE_TORCH_LIBRARY_FRAGMENT(polarmask, m) {
   m.set_python_module("polarmask_ops.rle");
@@ -240,5 +242,5 @@ STABLE_TORCH_LIBRARY_FRAGMENT(polarmask, m) {
   m.def("rle_to_strings(Tensor counts, Tensor offsets, SymInt height, SymInt width) -> (Tensor, Tensor)");
   m.def("rle_from_strings(Tensor strings, Tensor offsets, SymInt height, SymInt width) -> (Tensor, Tensor)");
 }
-STABLE_TORCH_LIBRARY_IMPL(polarmask, CPU, m) { polarmask::implement(m); }
-STABLE_TORCH_LIBRARY_IMPL(polarmask, CUDA, m) { polarmask::implement(m); }
+STABLE_TORCH_LIBRARY_IMPL(polarmask, CPU, m) { polarmask::rle::implement(m); }
+STABLE_TORCH_LIBRARY_IMPL(polarmask, CUDA, m) { polarmask::rle::implement(m); }

@@ -9,7 +9,7 @@
 #include "common/rows.h"
 #include "ops/rle/runs.h"
 
-namespace polarmask {
+namespace polarmask::rle {
 
 constexpr int64_t kMaxCharsPerCount = 7;  // a difference of two counts below 2³¹: 33 bits with the sign
 constexpr uint8_t kFirstChar = 48;
@@ -52,25 +52,28 @@ PM_HD int64_t decode_string(const uint8_t* string, int64_t length, int64_t area,
   return num_counts > 0 && fits(counts, num_counts, area) ? num_counts : 0;
 }
 
-// The box around runs of ones.
-struct RunsBox {
-  int64_t left, top, right, bottom;  // pixels, outer edges
+// The box around no pixel of an image.
+PM_HD PixelBox no_pixels(int64_t height, int64_t width) { return {{height, 0}, {width, 0}}; }
 
-  // begin ≤ … < end, counted column by column.
-  PM_HD void add(int64_t begin, int64_t end, int64_t height) {
-    const int64_t first = begin / height, last = (end - 1) / height;  // columns
-    left = min_of(left, first);
-    right = max_of(right, last + 1);
-    top = min_of(top, first == last ? begin - first * height : 0);
-    bottom = max_of(bottom, first == last ? end - last * height : height);
-  }
-  PM_HD void write(float* box) const {
-    const bool empty = right == 0;
-    box[0] = static_cast<float>(empty ? 0 : left), box[1] = static_cast<float>(empty ? 0 : top);
-    box[2] = static_cast<float>(right), box[3] = static_cast<float>(bottom);
-  }
-};
-PM_HD RunsBox no_runs(int64_t height, int64_t width) { return {width, height, 0, 0}; }
+PM_HD Interval join(const Interval& a, const Interval& b) { return {min_of(a.begin, b.begin), max_of(a.end, b.end)}; }
+
+PM_HD PixelBox join(const PixelBox& a, const PixelBox& b) { return {join(a.rows, b.rows), join(a.columns, b.columns)}; }
+
+// The box around the pixels begin, …, end - 1, counted column by column.
+PM_HD PixelBox box_around_run(int64_t begin, int64_t end, int64_t height) {
+  const int64_t first = begin / height, last = (end - 1) / height;  // columns
+  const Interval columns{first, last + 1};
+  if (first != last) return {{0, height}, columns};
+  return {{begin - first * height, end - last * height}, columns};
+}
+
+// Writes x0, y0, x1, y1 in pixels; zeros where there is no pixel.
+PM_HD void write_box(const PixelBox& pixels, float* box) {
+  const bool empty = pixels.columns.end == 0;
+  box[0] = static_cast<float>(empty ? 0 : pixels.columns.begin),
+  box[1] = static_cast<float>(empty ? 0 : pixels.rows.begin);
+  box[2] = static_cast<float>(pixels.columns.end), box[3] = static_cast<float>(pixels.rows.end);
+}
 
 // ---- What the kernels are handed ----
 
@@ -107,4 +110,4 @@ struct StringsParams {
   int32_t* decoded;         // [T] row n from where its string begins
 };
 
-}  // namespace polarmask
+}  // namespace polarmask::rle

@@ -3,7 +3,7 @@
 
 #include "common/host_device.h"
 
-namespace polarmask {
+namespace polarmask::rle {
 
 // Whether the counts are not negative and sum to the image, so that every run lies in it.
 PM_HD bool fits(const int32_t* counts, int64_t num_counts, int64_t area) {
@@ -25,4 +25,4 @@ PM_HD void visit_runs(const int32_t* counts, int64_t num_counts, Visit&& visit) 
   }
 }
 
-}  // namespace polarmask
+}  // namespace polarmask::rle

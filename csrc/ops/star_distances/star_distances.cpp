@@ -9,7 +9,7 @@
 #include "common/host/device.h"
 #include "common/host/torch.h"
 
-namespace polarmask {
+namespace polarmask::star_distances {
 
 #ifdef POLARMASK_WITH_CUDA
 template <class T>
@@ -154,11 +154,15 @@ Tensor star_distances(const Tensor& label_image_in, int64_t num_rays, const std:
 }
 
 }  // namespace
-}  // namespace polarmask
+}  // namespace polarmask::star_distances
 
 STABLE_TORCH_LIBRARY_FRAGMENT(polarmask, m) {
   m.set_python_module("polarmask_ops.polar_target");
   m.def("star_distances(Tensor label_image, int num_rays, str rule) -> Tensor");
 }
-STABLE_TORCH_LIBRARY_IMPL(polarmask, CPU, m) { m.impl("star_distances", TORCH_BOX(&polarmask::star_distances)); }
-STABLE_TORCH_LIBRARY_IMPL(polarmask, CUDA, m) { m.impl("star_distances", TORCH_BOX(&polarmask::star_distances)); }
+STABLE_TORCH_LIBRARY_IMPL(polarmask, CPU, m) {
+  m.impl("star_distances", TORCH_BOX(&polarmask::star_distances::star_distances));
+}
+STABLE_TORCH_LIBRARY_IMPL(polarmask, CUDA, m) {
+  m.impl("star_distances", TORCH_BOX(&polarmask::star_distances::star_distances));
+}

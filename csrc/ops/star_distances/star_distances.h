@@ -12,7 +12,7 @@
 
 #include "common/polar.h"
 
-namespace polarmask {
+namespace polarmask::star_distances {
 
 constexpr int kCellBits = 3;
 constexpr int64_t kCell = 1 << kCellBits;  // pixels
@@ -152,4 +152,4 @@ PM_HD Step exact_jump(const Step& step, Vec2<double> direction, int64_t room) {
   return {by_x ? along : aside, by_x ? aside : along, distance};
 }
 
-}  // namespace polarmask
+}  // namespace polarmask::star_distances

@@ -10,7 +10,7 @@
 #include "common/host/device.h"
 #include "common/host/torch.h"
 
-namespace polarmask {
+namespace polarmask::top_scores {
 
 #ifdef POLARMASK_WITH_CUDA
 template <class T>
@@ -226,14 +226,16 @@ std::tuple<Tensor, Tensor> top_scores(const Tensor& logits_in, const Tensor& cen
 }
 
 }  // namespace
-}  // namespace polarmask
+}  // namespace polarmask::top_scores
 
 STABLE_TORCH_LIBRARY_FRAGMENT(polarmask, m) {
   m.set_python_module("polarmask_ops.top_scores");
   m.def("top_scores(Tensor logits, Tensor centerness, SymInt[] lengths, SymInt k) -> (Tensor values, Tensor indices)");
 }
 
-#define POLARMASK_IMPLEMENT(device) \
-  STABLE_TORCH_LIBRARY_IMPL(polarmask, device, m) { m.impl("top_scores", TORCH_BOX(&polarmask::top_scores)); }
+#define POLARMASK_IMPLEMENT(device)                                      \
+  STABLE_TORCH_LIBRARY_IMPL(polarmask, device, m) {                      \
+    m.impl("top_scores", TORCH_BOX(&polarmask::top_scores::top_scores)); \
+  }
 POLARMASK_IMPLEMENT(CPU)
 POLARMASK_IMPLEMENT(CUDA)

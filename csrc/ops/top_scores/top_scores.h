@@ -6,7 +6,7 @@
 #include "common/exponential.h"
 #include "common/half.h"
 
-namespace polarmask {
+namespace polarmask::top_scores {
 
 constexpr int kMaxScoreLevels = 32;  // they travel with the kernels' parameters
 
@@ -80,4 +80,4 @@ PM_HD V score_of_logits(V largest, V centerness) {
   return sigmoid_of(largest) * sigmoid_of(larger_logit(all<V>(lowest_logit<NumberOf<V>>()), centerness));
 }
 
-}  // namespace polarmask
+}  // namespace polarmask::top_scores

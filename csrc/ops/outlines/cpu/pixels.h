@@ -13,7 +13,7 @@
 
 #include "ops/outlines/lines.h"
 
-namespace polarmask {
+namespace polarmask::outlines {
 
 // Anywhere in memory. A copy would go through the stack.
 using Words = uint64_t __attribute__((vector_size(32), aligned(1), may_alias));
@@ -67,22 +67,22 @@ class Runs {
   }
 
   // A window of a bitmap [height, width], where bytes other than 0 are inside.
-  void add_bitmap(const uint8_t* pixels, int64_t height, int64_t width, const Window& window) {
-    if (window.left >= window.right) return;
+  void add_bitmap(const uint8_t* pixels, int64_t height, int64_t width, const PixelBox& window) {
+    if (window.columns.begin >= window.columns.end) return;
     const auto add_line = [&](int64_t line) { add_row(line, pixels + line * width, window, (height - line) * width); };
-    if (window.right - window.left == width) {
-      const int64_t end = window.bottom * width;
-      for (int64_t at = skip_zeros(pixels, window.top * width, end); at < end;) {
+    if (window.columns.end - window.columns.begin == width) {
+      const int64_t end = window.rows.end * width;
+      for (int64_t at = skip_zeros(pixels, window.rows.begin * width, end); at < end;) {
         const int64_t line = at / width;
         add_line(line);
         at = skip_zeros(pixels, (line + 1) * width, end);
       }
       return;
     }
-    for (int64_t line = window.top; line < window.bottom; ++line) {
-      if (line + kLinesAhead < window.bottom) {
+    for (int64_t line = window.rows.begin; line < window.rows.end; ++line) {
+      if (line + kLinesAhead < window.rows.end) {
         const uint8_t* const ahead = pixels + (line + kLinesAhead) * width;
-        for (int64_t x = window.left; x < window.right; x += 64) __builtin_prefetch(ahead + x);
+        for (int64_t x = window.columns.begin; x < window.columns.end; x += 64) __builtin_prefetch(ahead + x);
       }
       add_line(line);
     }
@@ -132,10 +132,10 @@ class Runs {
   }
 
   // `readable`: the bytes from `pixels` on, to the end of the bitmap.
-  void add_row(int64_t line, const uint8_t* pixels, const Window& window, int64_t readable) {
+  void add_row(int64_t line, const uint8_t* pixels, const PixelBox& window, int64_t readable) {
     int64_t begin = -1;  // of the run that is open
-    for (int64_t x = window.left; x < window.right; x += 64) {
-      const uint64_t inside = nonzero_bytes(pixels + x, window.right - x, readable - x);
+    for (int64_t x = window.columns.begin; x < window.columns.end; x += 64) {
+      const uint64_t inside = nonzero_bytes(pixels + x, window.columns.end - x, readable - x);
       uint64_t changes = inside ^ (inside << 1 | (begin >= 0));
       for (; changes != 0; changes &= changes - 1) {
         const int64_t at = x + std::countr_zero(changes);
@@ -143,7 +143,7 @@ class Runs {
         begin = begin >= 0 ? -1 : at;
       }
     }
-    if (begin >= 0) add(line, static_cast<int32_t>(begin), static_cast<int32_t>(window.right));
+    if (begin >= 0) add(line, static_cast<int32_t>(begin), static_cast<int32_t>(window.columns.end));
   }
 
   // Bit k says whether byte k is other than 0, of the first 64 or `count`.
@@ -290,4 +290,4 @@ class EdgeTracer {
   std::vector<int64_t> begun_above_, begun_;  // the line where each side across began
 };
 
-}  // namespace polarmask
+}  // namespace polarmask::outlines

@@ -10,7 +10,7 @@
 #include "common/cuda/scan.cuh"
 #include "ops/outlines/clip.h"
 
-namespace polarmask {
+namespace polarmask::outlines {
 namespace {
 
 constexpr int kThreads = 128;
@@ -49,7 +49,7 @@ __device__ void sort(BorderEnd* ends, int64_t count) {
 template <class T>
 __global__ void __launch_bounds__(kThreads, kBlocks) clip_count_kernel(OutlinesClipParams<T> p, int64_t* lengths) {
   for (int64_t m = blockIdx.x; m < p.outlines.count; m += gridDim.x) {
-    const RowRange range = p.outlines.range(m);
+    const Interval range = p.outlines.range(m);
     BorderEnd* const ends = ends_of(p, range.begin);
     int64_t count = 0, total;
     for (int64_t s = range.begin + threadIdx.x; s < range.end; s += kThreads)
@@ -67,9 +67,9 @@ __global__ void __launch_bounds__(kThreads, kBlocks) clip_count_kernel(OutlinesC
 
 template <class T>
 __global__ void __launch_bounds__(kThreads, kBlocks)
-    clip_write_kernel(OutlinesClipParams<T> p, const int64_t* offsets, Segment<T>* segments) {
+    clip_write_kernel(OutlinesClipParams<T> p, const int64_t* offsets, AlignedSegment<T>* segments) {
   for (int64_t m = blockIdx.x; m < p.outlines.count; m += gridDim.x) {
-    const RowRange range = p.outlines.range(m);
+    const Interval range = p.outlines.range(m);
     int64_t at = offsets[m];
     if (at == offsets[m + 1]) continue;
     for (int64_t first = range.begin; first < range.end; first += kThreads) {
@@ -79,7 +79,7 @@ __global__ void __launch_bounds__(kThreads, kBlocks)
       };
       int count = 0, total;
       visit([&](ClipPoint, ClipPoint) { ++count; });
-      Segment<T>* to = segments + at + block_scan<kThreads>(count, total) - count;
+      AlignedSegment<T>* to = segments + at + block_scan<kThreads>(count, total) - count;
       visit([&](ClipPoint a, ClipPoint b) { *to++ = segment_of<T>(a, b); });
       at += total;
     }
@@ -102,15 +102,16 @@ cudaError_t launch_count_clipped(const OutlinesClipParams<T>& p, int64_t* length
 }
 
 template <class T>
-cudaError_t launch_write_clipped(const OutlinesClipParams<T>& p, const int64_t* offsets, Segment<T>* segments,
+cudaError_t launch_write_clipped(const OutlinesClipParams<T>& p, const int64_t* offsets, AlignedSegment<T>* segments,
                                  cudaStream_t stream) {
   return launch(clip_write_kernel<T>, p.outlines.count, kThreads, 0, stream, p, offsets, segments);
 }
 
-#define POLARMASK_INSTANTIATE(T)                                                                   \
-  template cudaError_t launch_count_clipped(const OutlinesClipParams<T>&, int64_t*, cudaStream_t); \
-  template cudaError_t launch_write_clipped(const OutlinesClipParams<T>&, const int64_t*, Segment<T>*, cudaStream_t);
+#define POLARMASK_INSTANTIATE(T)                                                                              \
+  template cudaError_t launch_count_clipped(const OutlinesClipParams<T>&, int64_t*, cudaStream_t);            \
+  template cudaError_t launch_write_clipped(const OutlinesClipParams<T>&, const int64_t*, AlignedSegment<T>*, \
+                                            cudaStream_t);
 POLARMASK_INSTANTIATE(float)
 POLARMASK_INSTANTIATE(double)
 
-}  // namespace polarmask
+}  // namespace polarmask::outlines

@@ -12,7 +12,7 @@
 #include "common/cuda/launch.cuh"
 #include "ops/outlines/outlines.h"
 
-namespace polarmask {
+namespace polarmask::outlines {
 namespace {
 
 constexpr int kThreads = 256;
@@ -74,12 +74,12 @@ __global__ void __launch_bounds__(kThreads) outlines_boxes_kernel(OutlinesBoxesP
   for_items_of_warp(p.outlines.count, [&](int64_t m) {
     const T* const segments = p.outlines.row(m);
     const int64_t count = p.outlines.length(m);
-    Extents<T> e;
-    for (int64_t s = lane; s < count; s += kWarpSize) e.add_segment(segments + 4 * s);
+    Box<T> box = empty_box<T>();
+    for (int64_t s = lane; s < count; s += kWarpSize) box = join_segment(box, segments + 4 * s);
     for (int by = kWarpSize / 2; by > 0; by /= 2)
-      e.add(__shfl_xor_sync(~0u, e.x0, by), __shfl_xor_sync(~0u, e.y0, by), __shfl_xor_sync(~0u, e.x1, by),
-            __shfl_xor_sync(~0u, e.y1, by));
-    if (lane == 0) p.write(m, e);
+      box = join(box, {__shfl_xor_sync(~0u, box.x0, by), __shfl_xor_sync(~0u, box.y0, by),
+                       __shfl_xor_sync(~0u, box.x1, by), __shfl_xor_sync(~0u, box.y1, by)});
+    if (lane == 0) p.write(m, box);
   });
 }
 
@@ -109,7 +109,7 @@ __global__ void __launch_bounds__(kThreads) choose_rings_kernel(OutlinesFromPoly
 
 template <class T>
 __global__ void __launch_bounds__(kThreads, kBlocks)
-    ring_sides_kernel(OutlinesFromPolygonsParams<T> p, const int64_t* ring_begins, Segment<T>* segments) {
+    ring_sides_kernel(OutlinesFromPolygonsParams<T> p, const int64_t* ring_begins, AlignedSegment<T>* segments) {
   const int lane = threadIdx.x % kWarpSize;
   for_items_of_warp(p.rings.num_rings, [&](int64_t ring) {
     int64_t at = ring_begins[ring];
@@ -152,19 +152,19 @@ cudaError_t launch_choose_rings(const OutlinesFromPolygonsParams<T>& p, int64_t*
 
 // ring_begins [K + 1]: where the sides of each ring begin in the segments.
 template <class T>
-cudaError_t launch_write_rings(const OutlinesFromPolygonsParams<T>& p, const int64_t* ring_begins, Segment<T>* segments,
-                               cudaStream_t stream) {
+cudaError_t launch_write_rings(const OutlinesFromPolygonsParams<T>& p, const int64_t* ring_begins,
+                               AlignedSegment<T>* segments, cudaStream_t stream) {
   const int64_t blocks = std::max(ceil_div(p.rings.num_rings, kWarps), ceil_div(p.rings.count + 1, kThreads));
   return launch(ring_sides_kernel<T>, blocks, kThreads, 0, stream, p, ring_begins, segments);
 }
 
-#define POLARMASK_INSTANTIATE(T)                                                                             \
-  template cudaError_t launch_outlines_moments(const OutlinesMomentsParams<T>&, cudaStream_t);               \
-  template cudaError_t launch_outlines_boxes(const OutlinesBoxesParams<T>&, cudaStream_t);                   \
-  template cudaError_t launch_choose_rings(const OutlinesFromPolygonsParams<T>&, int64_t*, cudaStream_t);    \
-  template cudaError_t launch_write_rings(const OutlinesFromPolygonsParams<T>&, const int64_t*, Segment<T>*, \
+#define POLARMASK_INSTANTIATE(T)                                                                                    \
+  template cudaError_t launch_outlines_moments(const OutlinesMomentsParams<T>&, cudaStream_t);                      \
+  template cudaError_t launch_outlines_boxes(const OutlinesBoxesParams<T>&, cudaStream_t);                          \
+  template cudaError_t launch_choose_rings(const OutlinesFromPolygonsParams<T>&, int64_t*, cudaStream_t);           \
+  template cudaError_t launch_write_rings(const OutlinesFromPolygonsParams<T>&, const int64_t*, AlignedSegment<T>*, \
                                           cudaStream_t);
 POLARMASK_INSTANTIATE(float)
 POLARMASK_INSTANTIATE(double)
 
-}  // namespace polarmask
+}  // namespace polarmask::outlines

@@ -15,7 +15,7 @@
 #include "common/cuda/scan.cuh"
 #include "ops/outlines/pixel_shapes.h"
 
-namespace polarmask {
+namespace polarmask::outlines {
 namespace {
 
 constexpr int kThreads = 256;
@@ -365,7 +365,7 @@ __device__ void for_segments(const Shape& shape, bool border, int64_t k, Begun&&
 template <class Source>
 __global__ void __launch_bounds__(kThreads, kBlocks)
     pixel_outlines_kernel(typename Source::Params from, PixelOutlinesParams p, bool by_slots, int64_t* lengths,
-                          const int64_t* offsets, Segment<float>* segments) {
+                          const int64_t* offsets, AlignedSegment<float>* segments) {
   for (int64_t m = blockIdx.x; m < p.count; m += gridDim.x) {
     if ((by_slots || offsets) && p.needs_slot[m] != by_slots) continue;
     Source source(from);
@@ -387,13 +387,13 @@ __global__ void __launch_bounds__(kThreads, kBlocks)
       const int64_t end = at + block_scan<kThreads>(count, total);
       at += total;
       if (!offsets || k >= num_seams) continue;
-      Segment<float>* to = segments + end - count;
+      AlignedSegment<float>* to = segments + end - count;
       for_segments(
           shape, p.border, k,
           [&](int64_t side) { return shape.line_of(root(shape.sides, static_cast<int32_t>(side)) / 2); },
           [&](float along0, float line0, float along1, float line1) {
-            *to++ = Source::kColumns ? Segment<float>{line1, along1, line0, along0}
-                                     : Segment<float>{along0, line0, along1, line1};
+            *to++ = Source::kColumns ? AlignedSegment<float>{line1, along1, line0, along0}
+                                     : AlignedSegment<float>{along0, line0, along1, line1};
           });
     }
     if (!offsets && threadIdx.x == 0) lengths[m] = at;  // 0 until a slot has it
@@ -410,7 +410,7 @@ cudaError_t launch_pack(const uint8_t* pixels, int64_t num_rows, const BitShapes
 
 template <class Source>
 cudaError_t launch_outlines(const typename Source::Params& from, const PixelOutlinesParams& p, int64_t* lengths,
-                            const int64_t* offsets, Segment<float>* segments, cudaStream_t stream) {
+                            const int64_t* offsets, AlignedSegment<float>* segments, cudaStream_t stream) {
   const cudaError_t error = launch(pixel_outlines_kernel<Source>, p.count, kThreads, kShapeBytes, stream, from, p,
                                    false, lengths, offsets, segments);
   if (error != cudaSuccess) return error;
@@ -429,13 +429,13 @@ cudaError_t launch_count_outlines(const RleShapes& from, const PixelOutlinesPara
 }
 
 cudaError_t launch_write_outlines(const BitShapes& from, const PixelOutlinesParams& p, const int64_t* offsets,
-                                  Segment<float>* segments, cudaStream_t stream) {
+                                  AlignedSegment<float>* segments, cudaStream_t stream) {
   return launch_outlines<BitRows>(from, p, nullptr, offsets, segments, stream);
 }
 
 cudaError_t launch_write_outlines(const RleShapes& from, const PixelOutlinesParams& p, const int64_t* offsets,
-                                  Segment<float>* segments, cudaStream_t stream) {
+                                  AlignedSegment<float>* segments, cudaStream_t stream) {
   return launch_outlines<RleColumns>(from, p, nullptr, offsets, segments, stream);
 }
 
-}  // namespace polarmask
+}  // namespace polarmask::outlines

@@ -19,7 +19,7 @@
 #include "common/cuda/launch.cuh"
 #include "ops/polar_iou/polar_iou.h"
 
-namespace polarmask {
+namespace polarmask::polar_iou {
 namespace {
 
 constexpr int kThreadsPerRow = 4;
@@ -340,4 +340,4 @@ POLARMASK_INSTANTIATE(BFloat16)
 POLARMASK_INSTANTIATE(float)
 POLARMASK_INSTANTIATE(double)
 
-}  // namespace polarmask
+}  // namespace polarmask::polar_iou

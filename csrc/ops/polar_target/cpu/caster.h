@@ -10,7 +10,7 @@
 #include "common/lanes.h"
 #include "ops/polar_target/rays.h"
 
-namespace polarmask {
+namespace polarmask::polar_target {
 
 // One for each thread: it has scratch memory, and keeps the outline of the point before.
 template <class T>
@@ -30,11 +30,13 @@ class Caster {
     if (method_ == Method::kBinned) return;
     padded_ = ceil_div(count + 1, kGroup) * kGroup;
     columns_.resize(4 * padded_);
-    const auto put = [&](int64_t at, int end, T x, T y) {
+    const auto put = [&](int64_t at, int end, Vec2<T> p) {
       T* const to = columns_.data() + 2 * end * padded_ + at;
-      to[0] = x, to[padded_] = y;
+      to[0] = p.x, to[padded_] = p.y;
     };
-    const auto goes_on = [](const Segment<T>& a, const Segment<T>& b) { return a.x1 == b.x0 && a.y1 == b.y0; };
+    const auto goes_on = [](const Segment<T>& a, const Segment<T>& b) {
+      return a.to.x == b.from.x && a.to.y == b.from.y;
+    };
     bool forth = true, back = true;
     for (int64_t s = 1; s < count && (forth || back); ++s) {
       forth &= goes_on(segments[s - 1], segments[s]);
@@ -43,10 +45,10 @@ class Caster {
     is_path_ = count > 0 && (forth || back);
     const int start = is_path_ && !forth;  // backwards they are the path's segments, with their ends exchanged
     for (int64_t s = 0; s < count; ++s) {
-      put(s, start, segments[s].x0, segments[s].y0);
-      put(s, 1 - start, segments[s].x1, segments[s].y1);
+      put(s, start, segments[s].from);
+      put(s, 1 - start, segments[s].to);
     }
-    if (is_path_) put(count, 0, columns_[2 * padded_ + count - 1], columns_[3 * padded_ + count - 1]);
+    if (is_path_) put(count, 0, {columns_[2 * padded_ + count - 1], columns_[3 * padded_ + count - 1]});
   }
 
   // row [R], pixels. `bytes` is the width of a vector: call it by with_vectors().
@@ -152,12 +154,12 @@ class Caster {
     if (num_pairs == 0) return;
     for (int p = num_pairs; p % kLanes != 0; ++p) pairs_[p] = pairs_[num_pairs - 1];
     for (const Pair* pair = pairs_; pair < pairs_ + num_pairs; pair += kLanes) {
-      const auto from = [&](T origin, T Segment<T>::* at) {
-        return gather<Doubles>([&](int lane) { return static_cast<double>(segments[pair[lane].segment].*at); }) -
-               static_cast<double>(origin);
+      const auto seen = [&](Vec2<T> Segment<T>::* end, T Vec2<T>::* axis) {
+        return gather<Doubles>([&](int lane) { return static_cast<double>(segments[pair[lane].segment].*end.*axis); }) -
+               static_cast<double>(origin.*axis);
       };
-      const Vec2<Doubles> a{from(origin.x, &Segment<T>::x0), from(origin.y, &Segment<T>::y0)},
-          b{from(origin.x, &Segment<T>::x1), from(origin.y, &Segment<T>::y1)};
+      const Vec2<Doubles> a{seen(&Segment<T>::from, &Vec2<T>::x), seen(&Segment<T>::from, &Vec2<T>::y)},
+          b{seen(&Segment<T>::to, &Vec2<T>::x), seen(&Segment<T>::to, &Vec2<T>::y)};
       const Vec2<Doubles> d{gather<Doubles>([&](int lane) { return directions_[pair[lane].ray].x; }),
                             gather<Doubles>([&](int lane) { return directions_[pair[lane].ray].y; })};
       const Doubles distance = distance_to<method>(a, b, d);
@@ -201,4 +203,4 @@ class Caster {
   double best_[kMaxRays];  // pixels
 };
 
-}  // namespace polarmask
+}  // namespace polarmask::polar_target

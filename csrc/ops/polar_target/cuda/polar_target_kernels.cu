@@ -18,7 +18,7 @@
 #include "common/polygon.h"
 #include "ops/polar_target/polar_target.h"
 
-namespace polarmask {
+namespace polarmask::polar_target {
 namespace {
 
 constexpr int kThreads = 128;
@@ -99,11 +99,11 @@ struct WarpCaster {
     __syncwarp();
     for (int64_t s = lane_of(); s < count; s += kWarpSize) {
       const Segment<T> segment = segments[s];
-      const auto from_origin = [&](T x, T y) {
-        return Vec2<float>{static_cast<float>(x - origin.x), static_cast<float>(y - origin.y)};
+      const auto from_origin = [&](Vec2<T> p) {
+        return Vec2<float>{static_cast<float>(p.x - origin.x), static_cast<float>(p.y - origin.y)};
       };
-      const auto span = rays_between(known_turn(from_origin(segment.x0, segment.y0)),
-                                     known_turn(from_origin(segment.x1, segment.y1)), static_cast<float>(num_rays));
+      const auto span = rays_between(known_turn(from_origin(segment.from)), known_turn(from_origin(segment.to)),
+                                     static_cast<float>(num_rays));
       const Vec2<double> a = start_from(segment, origin), b = end_from(segment, origin);
       const int below = static_cast<int>(span.below), end = static_cast<int>(span.last) - below;
       const bool touches = !last && end == num_rays && holds_origin(a, b);
@@ -171,15 +171,15 @@ __global__ void __launch_bounds__(kThreads, kBlocks) claim_kernel(EncodeTargetsP
   for (int64_t m = warp_of(); m < p.instances.outlines.size; m += num_warps()) {
     const int64_t image = image_of(p, m);
     if (image < 0 || !p.instances.may_be_positive(m)) continue;
-    const Box box = p.instances.boxes[m];
+    const Box<float> box = p.instances.boxes[m];
     const uint64_t key = uint64_t{__float_as_uint(p.instances.area(m) + 0.0f)} << 32 | static_cast<uint64_t>(m);
     for (int l = 0; l < p.levels.count; ++l) {
       const Level level = p.levels.level[l];  // by index: a pointer would copy the parameters
-      const Box inner = inner_box(box, p.instances.centers[m], p.center_radius, level);
+      const Box<float> inner = inner_box(box, p.instances.centers[m], p.center_radius, level);
       const PointRange range(level, inner);
       for (int64_t k = lane_of(); k < range.size(); k += kWarpSize) {
         const int64_t row = range.row(k), column = range.column(k);
-        const Point at = point_of(level, row, column);
+        const Vec2<float> at = point_of(level, row, column);
         if (is_inside(inner, at) && is_learned_on(level, box_distances(box, at)))
           claim(p, image, level.first_point + row * level.width + column, key);
       }
@@ -188,28 +188,25 @@ __global__ void __launch_bounds__(kThreads, kBlocks) claim_kernel(EncodeTargetsP
 }
 
 // The box around all segments; `finite` is whether all of them are. All lanes of the warp come along.
-__device__ Box bounds_of(const Segment<float>* segments, int64_t count, bool& finite) {
-  constexpr float kFar = __builtin_inff();
-  Box bounds{kFar, kFar, -kFar, -kFar};
+__device__ Box<float> bounds_of(const Segment<float>* segments, int64_t count, bool& finite) {
+  Box<float> bounds = empty_box<float>();
   finite = true;
   for (int64_t s = lane_of(); s < count; s += kWarpSize) {
-    const auto [x0, y0, x1, y1] = segments[s];
-    finite = finite && is_finite(Box{x0, y0, x1, y1});
-    bounds = {min_of(bounds.x0, min_of(x0, x1)), min_of(bounds.y0, min_of(y0, y1)), max_of(bounds.x1, max_of(x0, x1)),
-              max_of(bounds.y1, max_of(y0, y1))};
+    finite = finite && is_finite(segments[s]);
+    bounds = join(bounds, box_around(segments[s].from, segments[s].to));
   }
   finite = __all_sync(~0u, finite);
   for (int by = 1; by < kWarpSize; by *= 2)
-    bounds = {
-        min_of(bounds.x0, __shfl_xor_sync(~0u, bounds.x0, by)), min_of(bounds.y0, __shfl_xor_sync(~0u, bounds.y0, by)),
-        max_of(bounds.x1, __shfl_xor_sync(~0u, bounds.x1, by)), max_of(bounds.y1, __shfl_xor_sync(~0u, bounds.y1, by))};
+    bounds = join(bounds, {__shfl_xor_sync(~0u, bounds.x0, by), __shfl_xor_sync(~0u, bounds.y0, by),
+                           __shfl_xor_sync(~0u, bounds.x1, by), __shfl_xor_sync(~0u, bounds.y1, by)});
   return bounds;
 }
 
-__device__ bool is_within(const Segment<float>* segments, int64_t count, const Point& at) {
+__device__ bool is_within(const Segment<float>* segments, int64_t count, const Vec2<float>& at) {
   bool inside = false;
   for (int64_t s = 0; s < count; ++s) {
-    const Edge edge = make_edge(segments[s].x0, segments[s].y0, segments[s].x1, segments[s].y1);
+    const auto [from, to] = segments[s];
+    const Edge edge = make_edge(from.x, from.y, to.x, to.y);
     if (owns(edge, at.x) && crossing(edge, at.x) <= at.y) inside = !inside;
   }
   return inside;
@@ -223,7 +220,7 @@ __global__ void __launch_bounds__(kThreads, kBlocks) ignore_kernel(EncodeTargets
     const Segment<float>* const segments = p.instances.outlines.row(m);
     const int64_t count = p.instances.outlines.length(m);
     bool finite = is_finite(p.instances.boxes[m]);
-    const Box box = count > 0 ? bounds_of(segments, count, finite) : p.instances.boxes[m];
+    const Box<float> box = count > 0 ? bounds_of(segments, count, finite) : p.instances.boxes[m];
     if (!finite) continue;
     for (int l = 0; l < p.levels.count; ++l) {
       const Level level = p.levels.level[l];  // by index: a pointer would copy the parameters
@@ -231,7 +228,7 @@ __global__ void __launch_bounds__(kThreads, kBlocks) ignore_kernel(EncodeTargets
       for (int64_t k = task % kPartsOfIgnored * kThreads + threadIdx.x; k < range.size();
            k += kPartsOfIgnored * kThreads) {
         const int64_t row = range.row(k), column = range.column(k);
-        const Point at = point_of(level, row, column);
+        const Vec2<float> at = point_of(level, row, column);
         if (count > 0 ? is_within(segments, count, at) : is_inside(box, at))
           claim(p, image, level.first_point + row * level.width + column, kIgnoredKey);
       }
@@ -240,7 +237,7 @@ __global__ void __launch_bounds__(kThreads, kBlocks) ignore_kernel(EncodeTargets
 }
 
 // Where one of the L points of an image lies.
-__device__ Point locate(const Levels& levels, int64_t point) {
+__device__ Vec2<float> locate(const Levels& levels, int64_t point) {
   int k = 0;
   while (k + 1 < levels.count && levels.level[k + 1].first_point <= point) ++k;
   const Level& level = levels.level[k];
@@ -257,7 +254,7 @@ __global__ void __launch_bounds__(kThreads, kBlocks) write_kernel(EncodeTargetsP
     const int64_t point = first + lane_of();
     const int present = static_cast<int>(min_of<int64_t>(kWarpSize, total - first));
     int64_t instance = kBackground;
-    Point at{0, 0};
+    Vec2<float> at{0, 0};
     if (lane_of() < present) {
       instance = p.targets.instance[point];  // a key
       if (instance >= 0) instance &= UINT32_MAX;
@@ -339,4 +336,4 @@ cudaError_t launch_encode_targets(const EncodeTargetsParams& p, cudaStream_t str
 template cudaError_t launch_cast_rays(const CastRaysParams<float>&, cudaStream_t);
 template cudaError_t launch_cast_rays(const CastRaysParams<double>&, cudaStream_t);
 
-}  // namespace polarmask
+}  // namespace polarmask::polar_target

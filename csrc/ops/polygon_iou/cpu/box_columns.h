@@ -8,7 +8,7 @@
 
 #include "ops/polygon_iou/shapes.h"
 
-namespace polarmask {
+namespace polarmask::polygon_iou {
 
 class BoxColumns {
  public:
@@ -24,13 +24,13 @@ class BoxColumns {
     for (int64_t n = count; n < padded + kLanes; ++n) set(n, {infinity, infinity, -infinity, -infinity});
   }
 
-  void set(int64_t n, const OuterBox& box) { x0_[n] = box.x0, y0_[n] = box.y0, x1_[n] = box.x1, y1_[n] = box.y1; }
-  OuterBox at(int64_t n) const { return {x0_[n], y0_[n], x1_[n], y1_[n]}; }
+  void set(int64_t n, const Box<float>& box) { x0_[n] = box.x0, y0_[n] = box.y0, x1_[n] = box.x1, y1_[n] = box.y1; }
+  Box<float> at(int64_t n) const { return {x0_[n], y0_[n], x1_[n], y1_[n]}; }
 
   const float* x0() const { return x0_.data(); }
 
   // For boxes first, …, first + 7. By reference: how wide vectors are returned depends on the instruction set.
-  void touching(int64_t first, const OuterBox& box, Mask& mask) const {
+  void touching(int64_t first, const Box<float>& box, Mask& mask) const {
     using Floats = float __attribute__((vector_size(4 * kLanes)));
     Floats x0, y0, x1, y1;
     std::memcpy(&x0, &x0_[first], sizeof x0);
@@ -58,4 +58,4 @@ class BoxColumns {
   std::vector<float> x0_, y0_, x1_, y1_;
 };
 
-}  // namespace polarmask
+}  // namespace polarmask::polygon_iou

@@ -13,7 +13,7 @@
 #include "common/lanes.h"
 #include "ops/polygon_iou/star_sweep.h"
 
-namespace polarmask {
+namespace polarmask::polygon_iou {
 
 // What a sweep finds.
 struct Swept {
@@ -298,4 +298,4 @@ inline Answer answer(const Overlap& o, double error, Metric metric, double thres
   return all ? Answer::kYes : Answer::kInDoubt;
 }
 
-}  // namespace polarmask
+}  // namespace polarmask::polygon_iou

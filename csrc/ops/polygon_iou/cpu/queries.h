@@ -8,7 +8,7 @@
 #include "ops/polygon_iou/cpu/lane_sweep.h"
 #include "ops/polygon_iou/polygons_and_stars.h"
 
-namespace polarmask {
+namespace polarmask::polygon_iou {
 
 // A polygon on the grid of a pair. Coordinates lie apart from each other, for the sake of vector instructions.
 class SnappedRing {
@@ -18,7 +18,7 @@ class SnappedRing {
   template <class Vertex>
   void snap(const SnapGrid& grid, const Vertex& vertex) {
     for (int64_t j = 0; j < count_; ++j) {
-      const Vec2<float> v = polarmask::snap(grid, vertex(j));
+      const Vec2<float> v = polygon_iou::snap(grid, vertex(j));
       x_[j] = v.x, y_[j] = v.y;
     }
     x_[count_] = x_[0], y_[count_] = y_[0];
@@ -27,16 +27,16 @@ class SnappedRing {
   int64_t count() const { return count_; }
   Vec2<double> operator()(int64_t j) const { return {x_[j], y_[j]}; }  // the first one again at the end
 
-  OuterBox edge_box(int64_t j) const {
-    return {min_of(x_[j], x_[j + 1]), min_of(y_[j], y_[j + 1]), max_of(x_[j], x_[j + 1]), max_of(y_[j], y_[j + 1])};
+  Box<float> edge_box(int64_t j) const {
+    return box_around(Vec2<float>{x_[j], y_[j]}, Vec2<float>{x_[j + 1], y_[j + 1]});
   }
 
   double doubled_area() const {
     double part[kParts];
     for (int n = 0; n < kParts; ++n) {
       part[n] = 0;
-      const Run run = run_of_part(count_, n);
-      for (int64_t j = run.begin; j < run.end; ++j) part[n] += cross((*this)(j), (*this)(j + 1));
+      const Interval edges = edges_of_part(count_, n);
+      for (int64_t j = edges.begin; j < edges.end; ++j) part[n] += cross((*this)(j), (*this)(j + 1));
     }
     return sum_of_parts(part);
   }
@@ -57,11 +57,8 @@ class EdgeBoxes {
   void build(const SnappedRing& ring) {
     for (int64_t j = 0; j < ring.count(); ++j) edges_.set(j, ring.edge_box(j));
     for (int64_t run = 0; run * BoxColumns::kLanes < ring.count(); ++run) {
-      OuterBox box = edges_.at(run * BoxColumns::kLanes);
-      for (int64_t j = 1; j < BoxColumns::kLanes; ++j) {
-        const OuterBox next = edges_.at(run * BoxColumns::kLanes + j);
-        box = {min_of(box.x0, next.x0), min_of(box.y0, next.y0), max_of(box.x1, next.x1), max_of(box.y1, next.y1)};
-      }
+      Box<float> box = edges_.at(run * BoxColumns::kLanes);
+      for (int64_t j = 1; j < BoxColumns::kLanes; ++j) box = join(box, edges_.at(run * BoxColumns::kLanes + j));
       runs_.set(run, box);
     }
     count_ = ring.count();
@@ -69,7 +66,7 @@ class EdgeBoxes {
 
   // Calls visit(j) for the edges whose box touches this one, in their order.
   template <class Visit>
-  void each(const OuterBox& box, const Visit& visit) const {
+  void each(const Box<float>& box, const Visit& visit) const {
     constexpr int64_t kLanes = BoxColumns::kLanes;
     for (int64_t run = 0; run * kLanes < count_; run += kLanes) {
       BoxColumns::Mask near;
@@ -170,7 +167,7 @@ class Query<Polygons<T>> {
   bool exceeds(int64_t j, const Shape& other, Metric metric, double threshold) {
     const Answer fast = answer<bytes>(j, other, metric, threshold);
     if (fast != Answer::kInDoubt) return fast == Answer::kYes;
-    return polarmask::exceeds((*this)(j, other), metric, threshold);
+    return polygon_iou::exceeds((*this)(j, other), metric, threshold);
   }
 
  private:
@@ -190,7 +187,7 @@ class Query<Polygons<T>> {
     const double step = 1 / make_grid(shape_.box, other.box).scale, n = static_cast<double>(a_.count() + b_.count());
     const double error = swept.error + n * step * (lanes_->border() + swept.border + n * n * step);
     const Overlap about{swept.area < 0 ? -swept.shared : swept.shared, lanes_->area(), absolute(swept.area)};
-    return polarmask::answer(about, error, metric, threshold);
+    return polygon_iou::answer(about, error, metric, threshold);
   }
 
   // Overlaps alone need neither.
@@ -208,8 +205,8 @@ class Query<Polygons<T>> {
     double inside = winding<1>(a_(0), b_.count(), b_);
     for (int part = 0; part < kParts; ++part) {
       parts[part] = 0;
-      const Run run = run_of_part(a_.count(), part);
-      for (int64_t i = run.begin; i < run.end; ++i) {
+      const Interval edges = edges_of_part(a_.count(), part);
+      for (int64_t i = edges.begin; i < edges.end; ++i) {
         const Vec2<double> p = a_(i), q = a_(i + 1);
         double share = 0, step = 0;
         boxes_of_b_.each(a_.edge_box(i), [&](int64_t j) {
@@ -226,8 +223,8 @@ class Query<Polygons<T>> {
     }
     inside = winding<-1>(b_(0), a_.count(), a_);
     for (int part = 0; part < kParts; ++part) {
-      const Run run = run_of_part(b_.count(), part);
-      for (int64_t j = run.begin; j < run.end; ++j) {
+      const Interval edges = edges_of_part(b_.count(), part);
+      for (int64_t j = edges.begin; j < edges.end; ++j) {
         parts[part] += cross(b_(j), b_(j + 1)) * (inside + share_[j]);
         inside += step_[j];
       }
@@ -263,7 +260,7 @@ class Query<Stars<T>> {
   bool exceeds(int64_t j, const Shape& other, Metric metric, double threshold) {
     const Answer fast = answer<bytes>(j, other, metric, threshold);
     if (fast != Answer::kInDoubt) return fast == Answer::kYes;
-    return polarmask::exceeds((*this)(j, other), metric, threshold);
+    return polygon_iou::exceeds((*this)(j, other), metric, threshold);
   }
 
  private:
@@ -274,7 +271,7 @@ class Query<Stars<T>> {
     if (fast_ == Fast::kUnknown) fast_ = lanes_->template start<bytes>(star_) ? Fast::kYes : Fast::kNo;
     Swept swept;
     if (fast_ == Fast::kNo || !lanes_->template sweep<bytes>(b_.num_rays, ring(j), swept)) return Answer::kInDoubt;
-    return polarmask::answer({0.5 * swept.shared, area_, other.area}, swept.error, metric, threshold);
+    return polygon_iou::answer({0.5 * swept.shared, area_, other.area}, swept.error, metric, threshold);
   }
 
   // At the first pair: most stars have none.
@@ -297,4 +294,4 @@ class Query<Stars<T>> {
   Star star_{};
 };
 
-}  // namespace polarmask
+}  // namespace polarmask::polygon_iou

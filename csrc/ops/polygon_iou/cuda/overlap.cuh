@@ -7,7 +7,7 @@
 #include "common/cuda/launch.cuh"
 #include "ops/polygon_iou/polygons_and_stars.h"
 
-namespace polarmask {
+namespace polarmask::polygon_iou {
 
 constexpr int kThreads = 256;
 constexpr int kTeam = kParts;
@@ -26,7 +26,7 @@ __device__ inline double team_sum(double value) {
   return value;
 }
 
-__device__ inline Bounds team_join(Bounds box) {
+__device__ inline Box<double> team_join(Box<double> box) {
   for (int by = 1; by < kTeam; by *= 2) {
     const unsigned mask = team_mask();
     box = join(box, {__shfl_xor_sync(mask, box.x0, by), __shfl_xor_sync(mask, box.y0, by),
@@ -85,27 +85,27 @@ struct SnappingRing {
 // A lane's part of twice the area of a ring.
 template <class Ring>
 __device__ double part_of_area(int64_t count, const Ring& ring) {
-  const Run run = run_of_part(count, team_lane());
+  const Interval edges = edges_of_part(count, team_lane());
   double sum = 0;
-  for (int64_t j = run.begin; j < run.end; ++j) sum += cross(ring(j), ring(next_of(j, count)));
+  for (int64_t j = edges.begin; j < edges.end; ++j) sum += cross(ring(j), ring(next_of(j, count)));
   return sum;
 }
 
 // Adds to `sum` a lane's part of the order-free sum over the edges of `own`, which is A (kShift 1) or B (-1).
 template <int kShift, class Ring>
 __device__ void add_part(int64_t count, const Ring& own, int64_t other_count, const Ring& other, double& sum) {
-  const Run run = run_of_part(count, team_lane());
-  if (run.begin == run.end) return;
-  Vec2<double> p = own(run.begin);
+  const Interval edges = edges_of_part(count, team_lane());
+  if (edges.begin == edges.end) return;
+  Vec2<double> p = own(edges.begin);
   double inside = winding<kShift>(p, other_count, other);
-  for (int64_t i = run.begin; i < run.end; ++i) {
+  for (int64_t i = edges.begin; i < edges.end; ++i) {
     const Vec2<double> q = own(next_of(i, count));
-    const Bounds box = box_of(p, q);
+    const Box<double> box = box_around(p, q);
     double share = 0, step = 0;
     Vec2<double> r = other(0);
     for (int64_t j = 0; j < other_count; ++j) {
       const Vec2<double> s = other(next_of(j, other_count));
-      if (!are_apart(box, box_of(r, s))) {
+      if (!are_apart(box, box_around(r, s))) {
         const Crossing found = kShift > 0 ? cross_edges(p, q, r, s) : cross_edges(r, s, p, q);
         if (found.sign != 0) {
           share += kShift > 0 ? found.share_of_a() : found.share_of_b();
@@ -189,7 +189,7 @@ struct Intersector<Stars<T>> {
   }
 
   __device__ Overlap operator()(int64_t i, const Shape& shape_a, int64_t j, const Shape& shape_b) const {
-    const int64_t first = run_of_part(b.num_rays, team_lane()).begin;
+    const int64_t first = edges_of_part(b.num_rays, team_lane()).begin;
     int64_t near = min_of(first * a.num_rays / b.num_rays, a.num_rays - 1);  // as if their centres were the same
     const auto ring = b.ring(j, b.origin(j) - a.origin(i));
     const Turns turns = sweep_part(a.star(i), b.num_rays, ring, team_lane(), near);
@@ -197,4 +197,4 @@ struct Intersector<Stars<T>> {
   }
 };
 
-}  // namespace polarmask
+}  // namespace polarmask::polygon_iou

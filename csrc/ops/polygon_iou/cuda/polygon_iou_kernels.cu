@@ -11,7 +11,7 @@
 #include "ops/polygon_iou/cuda/overlap.cuh"
 #include "ops/polygon_iou/polygon_iou.h"
 
-namespace polarmask {
+namespace polarmask::polygon_iou {
 namespace {
 
 template <class T>
@@ -91,4 +91,4 @@ cudaError_t launch_iou(const IouParams<Geometry, T>& p, cudaStream_t stream) {
 POLARMASK_INSTANTIATE(float)
 POLARMASK_INSTANTIATE(double)
 
-}  // namespace polarmask
+}  // namespace polarmask::polygon_iou

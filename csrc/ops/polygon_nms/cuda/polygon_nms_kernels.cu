@@ -17,7 +17,7 @@
 #include "ops/polygon_iou/cuda/overlap.cuh"
 #include "ops/polygon_nms/polygon_nms.h"
 
-namespace polarmask {
+namespace polarmask::polygon_nms {
 namespace {
 
 constexpr int kTilePairs = kTile * kTile;
@@ -196,4 +196,4 @@ template cudaError_t launch_nms(const NmsParams<Polygons<double>>&, cudaStream_t
 template cudaError_t launch_nms(const NmsParams<Stars<float>>&, cudaStream_t);
 template cudaError_t launch_nms(const NmsParams<Stars<double>>&, cudaStream_t);
 
-}  // namespace polarmask
+}  // namespace polarmask::polygon_nms

@@ -13,7 +13,7 @@
 #include "ops/rasterize/cpu/crossing_rows.h"
 #include "ops/rle/cpu/runs.h"
 
-namespace polarmask {
+namespace polarmask::rasterize {
 
 // Kept between shapes, for its memory.
 class Chains {
@@ -47,7 +47,7 @@ class Chains {
   // A column that does not close is taken to the bottom.
   void append_to(std::vector<int32_t>& counts, int64_t height, int64_t width) {
     const auto limit = static_cast<int64_t>(2 * rows_.size());  // reached where a column has one crossing
-    append_runs(counts, limit, height * width, [&](RunWriter& runs) {
+    rle::append_runs(counts, limit, height * width, [&](rle::RunWriter& runs) {
       std::sort(chains_.begin(), chains_.end(), [](const Chain& a, const Chain& b) { return a.begin < b.begin; });
       over_.clear();
       int64_t column = 0;
@@ -85,7 +85,7 @@ class Chains {
   };
 
   // Of the columns [begin, end), over which the same chains lie.
-  void write_runs(int64_t begin, int64_t end, int64_t height, RunWriter& runs) {
+  void write_runs(int64_t begin, int64_t end, int64_t height, rle::RunWriter& runs) {
     sorted_.clear();
     for (const Chain& chain : over_) sorted_.push_back(chain.rows + (begin - chain.begin));
     const int64_t words = height / 64 + 1, count = std::ssize(sorted_);
@@ -127,7 +127,7 @@ class Chains {
   }
 
   // Of so many rows that a bit for every row of the image takes less time than sorting them. Two equal rows cancel.
-  void write_crowded_column(int64_t begin, int64_t c, int64_t height, RunWriter& runs) {
+  void write_crowded_column(int64_t begin, int64_t c, int64_t height, rle::RunWriter& runs) {
     int32_t lowest = INT32_MAX, highest = 0;
     for (const int32_t* const rows : sorted_) {
       const int32_t row = rows[c];
@@ -141,14 +141,14 @@ class Chains {
     if (sorted_.size() % 2 != 0) runs.toggle(top + height);
   }
 
-  void write_column(int64_t begin, int64_t c, int64_t height, RunWriter& runs) const {
+  void write_column(int64_t begin, int64_t c, int64_t height, rle::RunWriter& runs) const {
     const int64_t top = (begin + c) * height;
     for (const int32_t* const rows : sorted_) runs.toggle(top + rows[c]);
     if (sorted_.size() % 2 != 0) runs.toggle(top + height);
   }
 
   // The same for kColumnLanes columns of two rows, as the one before; false where runs go on or are empty.
-  bool write_columns(int64_t begin, int64_t c, int64_t height, RunWriter& runs) const {
+  bool write_columns(int64_t begin, int64_t c, int64_t height, rle::RunWriter& runs) const {
     if (sorted_.size() != 2 || runs.last != (begin + c - 1) * height + sorted_[1][c - 1]) return false;
     using Rows = detail::Ints;
     const auto top = load<Rows>(sorted_[0] + c), bottom = load<Rows>(sorted_[1] + c);
@@ -173,4 +173,4 @@ class Chains {
   std::vector<uint64_t> toggled_;  // of a column, a bit for each row; zero between columns
 };
 
-}  // namespace polarmask
+}  // namespace polarmask::rasterize

@@ -6,7 +6,7 @@
 #include "common/wide.h"
 #include "ops/rasterize/rasterize.h"
 
-namespace polarmask {
+namespace polarmask::rasterize {
 
 constexpr int64_t kColumnLanes = 4;  // an edge of a detection crosses some five columns
 
@@ -78,4 +78,4 @@ inline void write_rows(const CocoCrossings& edge, int64_t height, int32_t* rows)
   });
 }
 
-}  // namespace polarmask
+}  // namespace polarmask::rasterize

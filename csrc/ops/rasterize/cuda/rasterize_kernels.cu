@@ -19,9 +19,9 @@
 // depends on the last of the column before.
 #include "common/cuda/scan.cuh"
 #include "ops/rasterize/rasterize.h"
-#include "ops/rle/cuda/strips.cuh"
+#include "ops/rle/cuda/write_runs.cuh"
 
-namespace polarmask {
+namespace polarmask::rasterize {
 namespace {
 
 constexpr int kThreads = 256;  // of kernels without strips
@@ -170,7 +170,8 @@ __global__ void __launch_bounds__(kStripThreads, kStripBlocks)
 }
 
 template <class Crossings, class Shapes>
-__global__ void __launch_bounds__(kStripThreads, kStripBlocks) emit_runs_kernel(RunsParams<Shapes> p, RunsOut out) {
+__global__ void __launch_bounds__(kStripThreads, kStripBlocks)
+    emit_runs_kernel(RunsParams<Shapes> p, rle::RunsOut out) {
   __shared__ Words words[kStripWarps];
   write_offsets(out);
   Words& mine = words[threadIdx.x / kWarpSize];
@@ -224,17 +225,17 @@ cudaError_t launch_labels(const LabelsParams<Shapes>& p, cudaStream_t stream) {
   return launch(relabel_kernel, ceil_div(pixels, kThreads), kThreads, 0, stream, p.order, p.labels, pixels);
 }
 
-// lengths [N · columns], columns = runs_columns(H, W)
+// lengths [N · columns], columns = rle::runs_columns(H, W)
 template <class Shapes>
 cudaError_t launch_count_runs(const RunsParams<Shapes>& p, int64_t* lengths, cudaStream_t stream) {
-  const int64_t columns = runs_columns(p.height, p.width);
+  const int64_t columns = rle::runs_columns(p.height, p.width);
   const int64_t blocks = blocks_for_strips(p.shapes.size(), ceil_div(columns, kRunsColumns));
   const auto kernel = p.coco ? count_runs_kernel<CocoCrossings, Shapes> : count_runs_kernel<CenterCrossings, Shapes>;
   return launch(kernel, blocks, kStripThreads, 0, stream, p, columns, lengths);
 }
 
 template <class Shapes>
-cudaError_t launch_emit_runs(const RunsParams<Shapes>& p, const RunsOut& out, cudaStream_t stream) {
+cudaError_t launch_emit_runs(const RunsParams<Shapes>& p, const rle::RunsOut& out, cudaStream_t stream) {
   const auto kernel = p.coco ? emit_runs_kernel<CocoCrossings, Shapes> : emit_runs_kernel<CenterCrossings, Shapes>;
   return launch_emit(kernel, ceil_div(out.columns, kRunsColumns), out, stream, p);
 }
@@ -243,7 +244,7 @@ cudaError_t launch_emit_runs(const RunsParams<Shapes>& p, const RunsOut& out, cu
   template cudaError_t launch_masks(const MasksParams<__VA_ARGS__>&, cudaStream_t);               \
   template cudaError_t launch_labels(const LabelsParams<__VA_ARGS__>&, cudaStream_t);             \
   template cudaError_t launch_count_runs(const RunsParams<__VA_ARGS__>&, int64_t*, cudaStream_t); \
-  template cudaError_t launch_emit_runs(const RunsParams<__VA_ARGS__>&, const RunsOut&, cudaStream_t);
+  template cudaError_t launch_emit_runs(const RunsParams<__VA_ARGS__>&, const rle::RunsOut&, cudaStream_t);
 POLARMASK_INSTANTIATE(PolygonShapes<float>)
 POLARMASK_INSTANTIATE(PolygonShapes<double>)
 POLARMASK_INSTANTIATE(RayShapes<float>)
@@ -253,4 +254,4 @@ POLARMASK_INSTANTIATE(OutlineShapes<double>)
 template cudaError_t launch_polygons(const PolygonsParams<float>&, cudaStream_t);
 template cudaError_t launch_polygons(const PolygonsParams<double>&, cudaStream_t);
 
-}  // namespace polarmask
+}  // namespace polarmask::rasterize

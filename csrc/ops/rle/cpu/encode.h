@@ -8,7 +8,7 @@
 #include "common/lanes.h"
 #include "ops/rle/rle.h"
 
-namespace polarmask {
+namespace polarmask::rle {
 
 namespace detail {
 
@@ -52,4 +52,4 @@ inline uint8_t* encode_counts(const int32_t* counts, int64_t length, uint8_t* to
   return to;
 }
 
-}  // namespace polarmask
+}  // namespace polarmask::rle

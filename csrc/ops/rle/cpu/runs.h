@@ -7,7 +7,7 @@
 #include <cstring>
 #include <vector>
 
-namespace polarmask {
+namespace polarmask::rle {
 
 // Lengths of runs, column by column, zeros first, from the pixels at which they end.
 struct RunWriter {
@@ -128,4 +128,4 @@ class ColumnRows {
   std::vector<int32_t> rows_;
 };
 
-}  // namespace polarmask
+}  // namespace polarmask::rle

@@ -16,11 +16,11 @@
 // Values are not checked: a negative count counts as 0, and an image whose counts do not sum to H · W is empty, like
 // one whose string is malformed.
 #include "common/cuda/scan.cuh"
-#include "ops/rle/cuda/strips.cuh"
+#include "ops/rle/cuda/write_runs.cuh"
 #include "ops/rle/rle.h"
 #include "ops/rle/runs.h"
 
-namespace polarmask {
+namespace polarmask::rle {
 namespace {
 
 // The lane's column of image n, and the last pixel of the column before.
@@ -78,7 +78,7 @@ struct Ends {
 };
 
 __device__ Ends ends_of(const RlePixelsParams& p, int64_t n) {
-  const RowRange range = p.runs.range(n);
+  const Interval range = p.runs.range(n);
   return {p.ends + range.begin, range.size(), p.ends[range.begin]};
 }
 
@@ -130,7 +130,7 @@ __device__ int64_t warp_sum(int64_t value) {
 
 __global__ void __launch_bounds__(kStripThreads) areas_kernel(RlePixelsParams p, int64_t* areas) {
   for_rows(p.runs.size, [&](int64_t n) {
-    const RowRange range = p.runs.range(n);
+    const Interval range = p.runs.range(n);
     int64_t all = 0, inside = 0;  // pixels
     for (int64_t k = range.begin + lane_id(); k < range.end; k += kWarpSize) {
       const int64_t count = max_of(0, p.runs.data[k]);
@@ -146,17 +146,17 @@ __global__ void __launch_bounds__(kStripThreads) areas_kernel(RlePixelsParams p,
 __global__ void __launch_bounds__(kStripThreads) boxes_kernel(RlePixelsParams p, float* boxes) {
   for_rows(p.runs.size, [&](int64_t n) {
     const Ends ends = ends_of(p, n);
-    RunsBox box = no_runs(p.height, p.width);
+    PixelBox box = no_pixels(p.height, p.width);
     if (fits(p, ends))
       for (int64_t k = 1 + 2 * lane_id(); k < ends.length; k += 2 * kWarpSize)
-        if (ends[k] < ends[k + 1]) box.add(ends[k], ends[k + 1], p.height);
+        if (ends[k] < ends[k + 1]) box = join(box, box_around_run(ends[k], ends[k + 1], p.height));
     for (int by = 1; by < kWarpSize; by *= 2) {
-      box.left = min_of(box.left, __shfl_xor_sync(~0u, box.left, by));
-      box.top = min_of(box.top, __shfl_xor_sync(~0u, box.top, by));
-      box.right = max_of(box.right, __shfl_xor_sync(~0u, box.right, by));
-      box.bottom = max_of(box.bottom, __shfl_xor_sync(~0u, box.bottom, by));
+      box.columns.begin = min_of(box.columns.begin, __shfl_xor_sync(~0u, box.columns.begin, by));
+      box.rows.begin = min_of(box.rows.begin, __shfl_xor_sync(~0u, box.rows.begin, by));
+      box.columns.end = max_of(box.columns.end, __shfl_xor_sync(~0u, box.columns.end, by));
+      box.rows.end = max_of(box.rows.end, __shfl_xor_sync(~0u, box.rows.end, by));
     }
-    if (lane_id() == 0) box.write(boxes + 4 * n);
+    if (lane_id() == 0) write_box(box, boxes + 4 * n);
   });
 }
 
@@ -260,4 +260,4 @@ cudaError_t launch_emit_counts(const StringsParams& p, const int64_t* offsets, i
   return launch(emit_counts_kernel, blocks_for_strips(p.strings.size, 1), kStripThreads, 0, stream, p, offsets, counts);
 }
 
-}  // namespace polarmask
+}  // namespace polarmask::rle

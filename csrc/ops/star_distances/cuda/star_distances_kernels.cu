@@ -14,7 +14,7 @@
 #include "common/cuda/launch.cuh"
 #include "ops/star_distances/star_distances.h"
 
-namespace polarmask {
+namespace polarmask::star_distances {
 namespace {
 
 constexpr int kThreads = 256;
@@ -163,4 +163,4 @@ template cudaError_t launch_star_distances(const StarDistancesParams<uint16_t>&,
 template cudaError_t launch_star_distances(const StarDistancesParams<uint32_t>&, cudaStream_t);
 template cudaError_t launch_star_distances(const StarDistancesParams<uint64_t>&, cudaStream_t);
 
-}  // namespace polarmask
+}  // namespace polarmask::star_distances

@@ -17,7 +17,7 @@
 #include "common/cuda/scan.cuh"
 #include "ops/top_scores/top_scores.h"
 
-namespace polarmask {
+namespace polarmask::top_scores {
 namespace {
 
 constexpr int kThreads = 256;
@@ -148,4 +148,4 @@ template cudaError_t launch_top_scores(const TopScoresParams<double>&, cudaStrea
 template cudaError_t launch_top_scores(const TopScoresParams<Half>&, cudaStream_t);
 template cudaError_t launch_top_scores(const TopScoresParams<BFloat16>&, cudaStream_t);
 
-}  // namespace polarmask
+}  // namespace polarmask::top_scores

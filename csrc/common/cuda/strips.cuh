@@ -1,10 +1,10 @@
-// What the kernels of masks, labels and RLE have in common. A warp takes a strip of an image, 32 columns, a lane each.
-// The inside of a column is a bit a row: words of 32 rows, which a lane makes of its own crossings or runs. So nothing
-// is shared between lanes, and nothing limits the number of crossings.
+// Drawing masks, label images and RLE by strips: a warp takes 32 neighbouring columns of an image, one lane to a
+// column. The inside of a column is one bit a row, in words of 32 rows that only its lane reads and writes, so a column
+// may have any number of crossings and lanes share nothing.
 #pragma once
 
 #include "common/cuda/launch.cuh"
-#include "ops/rle/rle.h"
+#include "common/host_device.h"
 
 namespace polarmask {
 
@@ -62,45 +62,6 @@ __device__ inline void paint_mask(uint8_t* mask, int64_t height, int64_t width, 
       *reinterpret_cast<uint4*>(mask + (row + r) * width + first + column) =
           make_uint4(spread(bits), spread(bits >> 4), spread(bits >> 8), spread(bits >> 12));
   }
-}
-
-// Writing an RLE. The counts are zero before: a change, from one pixel to the next down the columns, ends one run and
-// begins the next, and so in any order the differences add up.
-
-__device__ inline bool is_last(const RunsOut& out, int64_t column) { return column == out.columns - 1; }
-
-__device__ inline bool has_changes(const RunsOut& out, int64_t n, int64_t column) {
-  const int64_t at = n * out.columns + column;
-  return out.begins[at + 1] - out.begins[at] > is_last(out, column);
-}
-
-__device__ inline void add_to_count(const RunsOut& out, int64_t at, int64_t pixels) {
-  atomicAdd(reinterpret_cast<unsigned*>(out.counts) + at, static_cast<unsigned>(pixels));
-}
-
-__device__ inline void write_change(const RunsOut& out, int64_t at, int64_t pixel) {
-  add_to_count(out, at, pixel);
-  add_to_count(out, at + 1, -pixel);
-}
-
-// For each column once: the end of the last run.
-__device__ inline void finish_column(const RunsOut& out, int64_t n, int64_t column) {
-  if (is_last(out, column)) add_to_count(out, out.begins[(n + 1) * out.columns] - 1, out.height * out.width);
-}
-
-// By all threads of the grid.
-__device__ inline void write_offsets(const RunsOut& out) {
-  for (int64_t n = blockIdx.x * int64_t{kStripThreads} + threadIdx.x; n <= out.size; n += gridDim.x * kStripThreads)
-    out.offsets[n] = out.begins[n * out.columns];
-}
-
-template <class Kernel, class... Params>
-cudaError_t launch_emit(Kernel kernel, int64_t strips, const RunsOut& out, cudaStream_t stream,
-                        const Params&... params) {
-  const cudaError_t error = cudaMemsetAsync(out.counts, 0, out.total * sizeof(int32_t), stream);
-  if (error != cudaSuccess) return error;
-  const int64_t blocks = max_of<int64_t>(1, blocks_for_strips(out.size, strips));
-  return launch(kernel, blocks, kStripThreads, 0, stream, params..., out);
 }
 
 }  // namespace polarmask
