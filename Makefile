@@ -5,7 +5,7 @@
 #   make test       the tests; TESTS=tests/model runs a part of them, MARKED="not long" the slow ones too
 #   make test-all   all tests, the long ones too: full-size networks, large images, whole trainings
 #   make bench      the benchmarks beside their peers, tables and charts under benchmarks/results/
-#   make lint       ruff, mypy, clang-format
+#   make lint       ruff, mypy, clang-format, and gcc's check that no two sources define one name differently
 #   make try-readme the README's install lines, word for word, in a copy of the checkout and an empty environment
 #   make wheel      a source distribution and a wheel under dist/, tried in the environment of `make try-readme`
 #   make test-cpp   the C++ tests of the headers, through CMake
@@ -97,6 +97,7 @@ lint: $(VENV)/.installed
 	$(BIN)/ruff format --check .
 	$(BIN)/clang-format --dry-run -Werror $$(git ls-files '*.h' '*.cpp' '*.cu' '*.cuh')
 	$(BIN)/mypy
+	$(BIN)/python tests/simt/simt_build.py odr
 
 CMAKE_BUILD := build/cmake
 configure = cmake -S . -B $(CMAKE_BUILD) -G Ninja -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN))/ninja -DPython_EXECUTABLE=$(abspath $(BIN))/python

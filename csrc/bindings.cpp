@@ -4,8 +4,8 @@
 
 #include <string>
 
-#include "common/isa.h"
 #include "common/polar.h"
+#include "common/simd.h"
 #include "ops/polar_iou/polar_iou.h"
 #ifdef POLARMASK_SIMT
 #include "simt.h"

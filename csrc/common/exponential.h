@@ -2,7 +2,7 @@
 // GPU make the same bits, and loops over them are vectorised. Within 2 ulp.
 #pragma once
 
-#include "common/wide.h"
+#include "common/simd.h"
 
 namespace polarmask {
 

@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <vector>
 
-#include "common/isa.h"
+#include "common/simd.h"
 #include "ops/outlines/build.h"
 #include "ops/outlines/pixel_shapes.h"
 #include "ops/rle/checked_runs.h"

@@ -4,7 +4,7 @@
 #include "common/host/device.h"
 #include "common/host/directions.h"
 #include "common/host/torch.h"
-#include "common/isa.h"
+#include "common/simd.h"
 #include "ops/polygon_iou/cpu/queries.h"
 #include "ops/polygon_iou/polygon_iou.h"
 

@@ -4,7 +4,7 @@
 #include <atomic>
 
 #include "common/host/torch.h"
-#include "common/lanes.h"
+#include "common/simd.h"
 #include "ops/polygon_iou/cpu/queries.h"
 #include "ops/polygon_nms/neighbours.h"
 #include "ops/polygon_nms/polygon_nms.h"

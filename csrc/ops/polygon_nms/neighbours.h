@@ -66,9 +66,9 @@ class Neighbours {
         const float* const x0 = boxes_.x0();
         int64_t n = std::lower_bound(x0 + strips_[s].begin, x0 + end, left) - x0;
         for (; n < end && x0[n] <= outer.x1; n += BoxColumns::kLanes) {
-          BoxColumns::Mask mask, ranks;
+          BoxColumns::Mask mask;
           boxes_.touching(n, outer, mask);
-          std::memcpy(&ranks, &ranks_[n], sizeof ranks);
+          const auto ranks = load<BoxColumns::Mask>(&ranks_[n]);
           mask &= (ranks >= static_cast<int32_t>(first)) & (ranks <= static_cast<int32_t>(last));
           BoxColumns::each_lane(mask, end - n, [&](int lane) {
             const int64_t other = ranks_[n + lane];

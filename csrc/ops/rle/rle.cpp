@@ -10,7 +10,7 @@
 #include "common/host/ragged.h"
 #include "common/host/torch.h"
 #include "common/host/zero_masks.h"
-#include "common/isa.h"
+#include "common/simd.h"
 #include "ops/rle/build_runs.h"
 #include "ops/rle/checked_runs.h"
 #include "ops/rle/cpu/encode.h"

@@ -7,16 +7,11 @@
 #include <numeric>
 #include <utility>
 #include <vector>
-#ifdef __SSE2__
-#include <emmintrin.h>
-#endif
 
+#include "common/simd.h"
 #include "ops/outlines/lines.h"
 
 namespace polarmask::outlines {
-
-// Anywhere in memory. A copy would go through the stack.
-using Words = uint64_t __attribute__((vector_size(32), aligned(1), may_alias));
 
 // The runs of one shape, line by line, at least a pixel apart. Kept between shapes, for its memory.
 //
@@ -121,11 +116,9 @@ class Runs {
   // The first byte from `at` on that is not 0, or one up to 255 before it: most of a bitmap is empty, and this passes
   // over it at the speed of memory.
   static int64_t skip_zeros(const uint8_t* bytes, int64_t at, int64_t count) {
-    constexpr int64_t kBlock = 8 * sizeof(Words);
-    for (; at + kBlock <= count; at += kBlock) {
-      const auto* const w = reinterpret_cast<const Words*>(bytes + at);
-      const Words any = ((w[0] | w[1]) | (w[2] | w[3])) | ((w[4] | w[5]) | (w[6] | w[7]));
-      if ((any[0] | any[1]) | (any[2] | any[3])) return at;
+    for (; at + kZeroBlock <= count; at += kZeroBlock) {
+      const auto word = [&](int64_t k) { return load<ZeroWords>(bytes + at + k * sizeof(ZeroWords)); };
+      if (!is_zero_block(word)) return at;
     }
     while (at < count && bytes[at] == 0) ++at;
     return at;
@@ -151,27 +144,7 @@ class Runs {
     uint8_t last[64] = {};
     if (readable < 64) bytes = static_cast<const uint8_t*>(std::memcpy(last, bytes, readable));  // a slow call: rarely
     const uint64_t counting = count < 64 ? ~(~uint64_t{0} << count) : ~uint64_t{0};
-    return nonzero_of_64(bytes) & counting;
-  }
-
-  static uint64_t nonzero_of_64(const uint8_t* bytes) {
-    uint64_t bits = 0;
-#ifdef __SSE2__  // which every x86-64 has
-    for (int k = 0; k < 4; ++k) {
-      const __m128i sixteen = _mm_loadu_si128(reinterpret_cast<const __m128i*>(bytes) + k);
-      const auto zeros = static_cast<uint16_t>(_mm_movemask_epi8(_mm_cmpeq_epi8(sixteen, _mm_setzero_si128())));
-      bits |= uint64_t{static_cast<uint16_t>(~zeros)} << (16 * k);
-    }
-#else
-    constexpr uint64_t kLow = 0x7f7f7f7f7f7f7f7f;
-    for (int k = 0; k < 8; ++k) {
-      uint64_t word;
-      std::memcpy(&word, bytes + 8 * k, 8);
-      const uint64_t ones = ((((word & kLow) + kLow) | word) & ~kLow) >> 7;
-      bits |= (ones * 0x0102040810204080 >> 56) << (8 * k);  // the product brings byte k's 1 to bit 56 + k
-    }
-#endif
-    return bits;
+    return polarmask::nonzero_bytes(bytes) & counting;
   }
 
   int64_t first_line_ = 0;

@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "common/host/directions.h"
-#include "common/lanes.h"
+#include "common/simd.h"
 #include "ops/polar_target/rays.h"
 
 namespace polarmask::polar_target {

@@ -2,10 +2,10 @@
 #pragma once
 
 #include <cstdint>
-#include <cstring>
 #include <limits>
 #include <vector>
 
+#include "common/simd.h"
 #include "ops/polygon_iou/shapes.h"
 
 namespace polarmask::polygon_iou {
@@ -13,7 +13,7 @@ namespace polarmask::polygon_iou {
 class BoxColumns {
  public:
   static constexpr int64_t kLanes = 8;
-  using Mask = int32_t __attribute__((vector_size(4 * kLanes)));  // -1 or 0
+  using Mask = Lanes<int32_t, 4 * kLanes>;  // -1 or 0
 
   // Boxes 0, …, count - 1, which the caller sets; what follows up to a multiple of kLanes touches nothing, as long as
   // coordinates are finite.
@@ -31,25 +31,16 @@ class BoxColumns {
 
   // For boxes first, …, first + 7. By reference: how wide vectors are returned depends on the instruction set.
   void touching(int64_t first, const Box<float>& box, Mask& mask) const {
-    using Floats = float __attribute__((vector_size(4 * kLanes)));
-    Floats x0, y0, x1, y1;
-    std::memcpy(&x0, &x0_[first], sizeof x0);
-    std::memcpy(&y0, &y0_[first], sizeof y0);
-    std::memcpy(&x1, &x1_[first], sizeof x1);
-    std::memcpy(&y1, &y1_[first], sizeof y1);
+    using Floats = Lanes<float, 4 * kLanes>;
+    const auto x0 = load<Floats>(&x0_[first]), y0 = load<Floats>(&y0_[first]);
+    const auto x1 = load<Floats>(&x1_[first]), y1 = load<Floats>(&y1_[first]);
     mask = (x0 <= box.x1) & (x1 >= box.x0) & (y0 <= box.y1) & (y1 >= box.y0);
   }
 
   // Calls visit(lane) for the set lanes of a mask below `count`.
   template <class Visit>
   static void each_lane(const Mask& mask, int64_t count, const Visit& visit) {
-    using Pairs = int64_t __attribute__((vector_size(16)));
-    const Mask bits = mask & Mask{1, 2, 4, 8, 16, 32, 64, 128};
-    const auto low = __builtin_shufflevector(bits, bits, 0, 1, 2, 3);
-    const auto high = __builtin_shufflevector(bits, bits, 4, 5, 6, 7);
-    const auto pairs = (Pairs)(low | high);
-    const int64_t both = pairs[0] | pairs[1];
-    uint32_t set = static_cast<uint32_t>(both | both >> 32) & 0xff;
+    uint32_t set = bits_of_mask(mask);
     if (count < kLanes) set &= (1u << count) - 1;
     for (; set; set &= set - 1) visit(__builtin_ctz(set));
   }

@@ -10,7 +10,7 @@
 #include <algorithm>
 #include <vector>
 
-#include "common/lanes.h"
+#include "common/simd.h"
 #include "ops/polygon_iou/star_sweep.h"
 
 namespace polarmask::polygon_iou {
@@ -92,19 +92,6 @@ class LaneSweep {
   static double length_of(Vec2<double> v) { return absolute(v.x) + absolute(v.y); }
 
   template <class V>
-  [[gnu::always_inline]] static V magnitude(const V& v) {
-    using Bits = Lanes<int64_t, sizeof v>;
-    return (V)((Bits)v & INT64_MAX);
-  }
-  template <class V>
-  [[gnu::always_inline]] static V max_lanes(const V& a, const V& b) {
-    return a < b ? b : a;
-  }
-  template <class V>
-  [[gnu::always_inline]] static V min_lanes(const V& a, const V& b) {
-    return b < a ? b : a;
-  }
-  template <class V>
   [[gnu::always_inline]] static auto largest(const V& v) {
     if constexpr (sizeof v / sizeof v[0] == 4) return max_of(max_of(v[0], v[1]), max_of(v[2], v[3]));
     return max_of(v[0], v[1]);
@@ -150,7 +137,7 @@ class LaneSweep {
       const auto x = gather<Numbers>([&](int lane) { return spoke(lane).x; });
       const auto y = gather<Numbers>([&](int lane) { return spoke(lane).y; });
       Numbers slots;
-      slots_of(x, y, magnitude(x) + magnitude(y), slots);
+      slots_of(x, y, magnitude_of(x) + magnitude_of(y), slots);
       store(&slots_[k], slots);
     }
     int64_t lowest = 0, turns = 0;
@@ -209,8 +196,8 @@ class LaneSweep {
     Numbers reach{};
     for (int64_t j = 0; j < count; j += kLanes) {
       const auto x = load<Numbers>(&x_[j]), y = load<Numbers>(&y_[j]);
-      const Numbers length = magnitude(x) + magnitude(y);
-      reach = max_lanes(reach, length);
+      const Numbers length = magnitude_of(x) + magnitude_of(y);
+      reach = larger_of(reach, length);
       Numbers slots;
       slots_of(x, y, length, slots);
       const auto whole = __builtin_convertvector(slots, Lanes<int32_t, bytes / 2>);
@@ -240,10 +227,10 @@ class LaneSweep {
       const Numbers ax = right ? qx : px, ay = right ? qy : py;
       const Numbers along_x = (right ? px : qx) - ax, along_y = (right ? py : qy) - ay;
       area += turn;
-      border += magnitude(along_x) + magnitude(along_y);
+      border += magnitude_of(along_x) + magnitude_of(along_y);
       const Numbers ahead = of(slot_, 1) - of(slot_, 0), width = right ? -ahead : ahead;
       const auto around = width < 0;
-      widest = max_lanes(widest, around ? width + num_slots : width);
+      widest = larger_of(widest, around ? width + num_slots : width);
       Numbers k = right ? of(low_, 1) : of(low_, 0);
       const Numbers end = right ? of(high_, 0) : of(high_, 1), last = around ? end + num_spokes : end;
       const auto most = static_cast<int32_t>(largest(last - k));
@@ -255,17 +242,17 @@ class LaneSweep {
         load_sectors(__builtin_convertvector(k, Lanes<int32_t, bytes / 2>), depth_x, depth_y, spoke_x, spoke_y);
         // A spoke that is not between a and b cuts nothing off.
         const Numbers behind = spoke_y * ax - spoke_x * ay, across = spoke_x * along_y - spoke_y * along_x;
-        Numbers next = max_lanes(behind, zero) / across;
+        Numbers next = larger_of(behind, zero) / across;
         next = next > t ? next : t;
         next = across < behind ? one : next;
         const Numbers next_x = ax + next * along_x, next_y = ay + next * along_y;
         const Numbers depth_0 = depth_x * x + depth_y * y, depth_1 = depth_x * next_x + depth_y * next_y;
         // The same as inside_share(), without a case.
-        const Numbers beyond_0 = max_lanes(depth_0, one), beyond_1 = max_lanes(depth_1, one);
-        const Numbers inside = min_lanes(depth_1, one) - min_lanes(depth_0, one);
+        const Numbers beyond_0 = larger_of(depth_0, one), beyond_1 = larger_of(depth_1, one);
+        const Numbers inside = smaller_of(depth_1, one) - smaller_of(depth_0, one);
         const Numbers outside = beyond_1 - beyond_0 + kTiny, product = beyond_0 * beyond_1;
         share += (next - t) * ((inside * product + outside) / ((inside + outside) * product));
-        t = next, x = next_x, y = next_y, k = min_lanes(k + 1, last);
+        t = next, x = next_x, y = next_y, k = smaller_of(k + 1, last);
       }
       shared += turn * share;
     }

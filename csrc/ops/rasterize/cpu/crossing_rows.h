@@ -2,8 +2,7 @@
 // lanes have a column each.
 #pragma once
 
-#include "common/lanes.h"
-#include "common/wide.h"
+#include "common/simd.h"
 #include "ops/rasterize/rasterize.h"
 
 namespace polarmask::rasterize {
@@ -14,8 +13,6 @@ namespace detail {
 
 using Doubles = Lanes<double, kColumnLanes * sizeof(double)>;
 using Ints = Lanes<int32_t, kColumnLanes * sizeof(int32_t)>;
-
-inline Doubles everywhere(double number) { return Doubles{} + number; }
 
 // Of what an int32_t holds.
 inline Ints truncated(const Doubles& v) { return __builtin_convertvector(v, Ints); }
@@ -29,14 +26,14 @@ inline Doubles clamped(const Doubles& v, const Doubles& low, const Doubles& high
 
 inline Doubles ceiling(const Doubles& v) {
   const Doubles below = whole(v);
-  return below + select(below < v, everywhere(1.0), Doubles{});
+  return below + select(below < v, all<Doubles>(1.0), Doubles{});
 }
 
 // The rows of the columns from edge.begin on, and of as many after edge.end as fill the lanes.
 template <class RowsOf>
 inline void write_lanes(int64_t begin, int64_t end, int32_t* rows, RowsOf&& rows_of) {
   for (int64_t column = begin; column < end; column += kColumnLanes)
-    store(rows + (column - begin), rows_of(everywhere(static_cast<double>(column)) + Doubles{0.0, 1.0, 2.0, 3.0}));
+    store(rows + (column - begin), rows_of(all<Doubles>(static_cast<double>(column)) + Doubles{0.0, 1.0, 2.0, 3.0}));
 }
 
 }  // namespace detail
@@ -45,7 +42,7 @@ inline void write_rows(const CenterCrossings& crossings, int64_t height, int32_t
   using namespace detail;
   const Edge edge = crossings.edge;
   const double slope = (edge.y1 - edge.y0) / (edge.x1 - edge.x0);
-  const Doubles bottom = everywhere(static_cast<double>(height));
+  const Doubles bottom = all<Doubles>(static_cast<double>(height));
   write_lanes(crossings.begin, crossings.end, rows, [&](const Doubles& column) {
     const Doubles y = edge.y0 + ((column + 0.5) - edge.x0) * slope;
     return truncated(ceiling(clamped(y - 0.5, Doubles{}, bottom)));
@@ -54,7 +51,7 @@ inline void write_rows(const CenterCrossings& crossings, int64_t height, int32_t
 
 inline void write_rows(const CocoCrossings& edge, int64_t height, int32_t* rows) {
   using namespace detail;
-  const Doubles bottom = everywhere(static_cast<double>(height));
+  const Doubles bottom = all<Doubles>(static_cast<double>(height));
   const auto pixel = [&](const Doubles& fifths) {  // a fifth of a multiple of 5 is exact
     return truncated(clamped((fifths + 2.0) * 0.2, Doubles{}, bottom));
   };
@@ -64,7 +61,7 @@ inline void write_rows(const CocoCrossings& edge, int64_t height, int32_t* rows)
       const Doubles a = edge.y0 + edge.slope * t + 0.5, b = edge.y0 + edge.slope * (t + 1.0) + 0.5;
       return pixel(whole(select(b < a, b, a)));
     });
-  const Doubles one = everywhere(1.0), steps = everywhere(static_cast<double>(edge.steps));
+  const Doubles one = all<Doubles>(1.0), steps = all<Doubles>(static_cast<double>(edge.steps));
   write_lanes(edge.begin, edge.end, rows, [&](const Doubles& column) {
     const Doubles wall = 5.0 * column + 3.0;
     const auto passed = [&](const Doubles& t) {

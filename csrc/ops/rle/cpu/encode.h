@@ -5,7 +5,7 @@
 #include <algorithm>
 #include <cstring>
 
-#include "common/lanes.h"
+#include "common/simd.h"
 #include "ops/rle/rle.h"
 
 namespace polarmask::rle {

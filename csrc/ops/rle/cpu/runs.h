@@ -7,6 +7,8 @@
 #include <cstring>
 #include <vector>
 
+#include "common/simd.h"
+
 namespace polarmask::rle {
 
 // Lengths of runs, column by column, zeros first, from the pixels at which they end.
@@ -70,24 +72,20 @@ class ColumnRows {
   }
 
  private:
-  // Anywhere in memory.
-  using Block = uint64_t __attribute__((vector_size(32), aligned(1), may_alias));
-
   // Calls visit(pixel) where it differs from the one above, row by row; pixels outside the bitmap are 0. Nearly all do
   // not, and this passes over them at the speed of memory.
   template <class Visit>
   static void visit_changes(const uint8_t* mask, int64_t area, int64_t width, Visit&& visit) {
     for (int64_t at = 0; at < std::min(area, width); ++at)
       if (mask[at] != 0) visit(at);
-    constexpr int64_t kBlocks = 8, kBytes = kBlocks * sizeof(Block);
     int64_t at = width;
-    while (at + kBytes <= area) {
-      const auto* const here = reinterpret_cast<const Block*>(mask + at);
-      const auto* const above = reinterpret_cast<const Block*>(mask + at - width);
-      Block any{};
-      for (int64_t k = 0; k < kBlocks; ++k) any |= here[k] ^ above[k];
-      const int64_t stop = at + kBytes;
-      if (((any[0] | any[1]) | (any[2] | any[3])) == 0) {
+    while (at + kZeroBlock <= area) {
+      const auto change = [&](int64_t k) {
+        const uint8_t* const here = mask + at + k * sizeof(ZeroWords);
+        return load<ZeroWords>(here) ^ load<ZeroWords>(here - width);
+      };
+      const int64_t stop = at + kZeroBlock;
+      if (is_zero_block(change)) {
         at = stop;
         continue;
       }
