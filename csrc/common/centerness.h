@@ -7,7 +7,7 @@
 
 namespace polarmask {
 
-// The shortest and the longest ray of a row; a ray that is not finite leaves `shortest` at 0 for good.
+// The shortest and the longest ray of a row. `shortest` is 0 if any ray is not finite.
 template <class T>
 struct Extent {
   T shortest, longest;

@@ -62,7 +62,7 @@ struct BFloat16 {
   PM_HD explicit operator float() const { return detail::float_of(static_cast<uint32_t>(bits) << 16); }
 };
 
-// What sums over a type are made in.
+// The type in which values of T are summed up.
 template <class T>
 struct SumType {
   using type = float;

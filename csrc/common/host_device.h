@@ -1,4 +1,4 @@
-// What both sides of the bus need: this header includes nothing of torch or CUDA.
+// Basics for host and device code. Includes nothing of torch or CUDA.
 #pragma once
 
 #include <cstdint>
@@ -28,7 +28,7 @@ PM_HD constexpr T absolute(T value) {
   return value < 0 ? -value : value;
 }
 
-// Neither NaN nor infinite, without libm.
+// Returns true unless the value is NaN or infinite. Uses no libm.
 template <class T>
 PM_HD constexpr bool is_finite(T value) {
   return value - value == T(0);

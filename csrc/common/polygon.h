@@ -1,4 +1,4 @@
-// The one even-odd predicate: masks, RLE, label images and point tests agree to the bit because all of them ask here.
+// The even-odd predicate. Masks, RLE, label images and point tests all use it, so they agree to the bit.
 #pragma once
 
 #include "common/polar.h"

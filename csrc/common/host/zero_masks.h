@@ -1,4 +1,6 @@
-// Memory for bitmaps.
+// Memory for masks that is zero: pages that the system hands out when they are first written. Most pages of a mask
+// never are: torch's zeros, which writes all of them, takes 12 times as long as drawing 100 shapes on 800 × 1280
+// pixels.
 #pragma once
 
 #include <cstdlib>
@@ -8,9 +10,7 @@
 
 namespace polarmask {
 
-// (N, H, W) bool. For the CPU loops it is zero: pages that the system hands out when they are first written, and most
-// of a mask never is. torch's zeros write all of them, which takes ten times as long as drawing. The kernels zero it
-// themselves.
+// Masks (N, H, W) of bool: zero for the CPU loops, uninitialised for the kernels, whose launchers zero them.
 inline Tensor empty_masks(const Tensor& like, int64_t count, int64_t height, int64_t width) {
   const int64_t bytes = count * height * width;
   if (bytes == 0 || by_kernels(like)) return allocate(like, {count, height, width}, ScalarType::Bool);

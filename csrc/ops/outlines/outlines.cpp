@@ -1,3 +1,5 @@
+// Registers polarmask::outlines_moments, outlines_boxes, outlines_clip and outlines_from_polygons: what is measured of
+// outlines or made of polygons. Outlines of pixels are in pixels.cpp.
 #include "ops/outlines/outlines.h"
 
 #include <algorithm>

@@ -1,3 +1,5 @@
+// Registers polarmask::outlines_from_masks and outlines_from_rle: the outlines of pixel shapes, along the sides of
+// their pixels or through the centres of their border pixels.
 #include "ops/outlines/cpu/pixels.h"
 
 #include <algorithm>

@@ -1,3 +1,5 @@
+// Registers polarmask::polar_iou, its backward and double backward, and polarmask::polar_centerness.
+// The maths is in polar_iou.h, the CPU loops are in cpu/loops.h.
 #include "ops/polar_iou/polar_iou.h"
 
 #include <algorithm>

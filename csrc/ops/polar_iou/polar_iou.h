@@ -72,7 +72,7 @@ PM_HD Row<T> row_of(const Rays<T>& rays, int64_t row) {
   return {rays.data + batch * rays.batch_stride + within * rays.row_stride, rays.ray_stride};
 }
 
-// What all passes read. T: how rays are stored; all else is in SumOf<T>.
+// The input of all passes. T is the type of the rays in memory; everything else is in SumOf<T>.
 template <class T>
 struct PolarIouInput {
   Rays<const T> pred;      // [N, R] pixels, or their logarithms
@@ -143,7 +143,7 @@ PM_HD void with_options(const PolarIouInput<T>& in, Body&& body) {
   }
 }
 
-// Rows of weight 0 are not even read.
+// Returns true for zero-weight rows, whose rays are not read.
 template <class T>
 PM_HD bool is_absent(const PolarIouInput<T>& in, int64_t row) {
   return in.weight && in.weight[row] == 0;

@@ -1,3 +1,5 @@
+// Registers polarmask::cast_rays, distances from points to outlines, and polarmask::encode_targets, the training
+// targets of a batch. Which points are positive is decided in polar_target.h, where rays meet outlines in rays.h.
 #include "ops/polar_target/polar_target.h"
 
 #include <algorithm>
@@ -128,7 +130,7 @@ std::vector<Positive> assign(const EncodeTargetsParams& p, Interval of_image, in
     for (const Level& level : p.levels) {
       const Box<float> inner = inner_box(box, instances.centers[m], p.center_radius, level);
       for_points(level, inner, [&](int64_t point, const Vec2<float>& at) {
-        if (winner[point] >= 0 || !is_inside(inner, at) || !is_learned_on(level, box_distances(box, at))) return;
+        if (winner[point] >= 0 || !is_inside(inner, at) || !is_assigned_on(level, box_distances(box, at))) return;
         winner[point] = m;
         positives.push_back({point, m, at});
       });

@@ -1,4 +1,4 @@
-// Which points of a detector's feature maps learn which instance. All of it in float.
+// Assigns the points of a detector's feature maps to instances. All coordinates are float32.
 #pragma once
 
 #include "common/rows.h"
@@ -26,10 +26,10 @@ struct Level {
   int64_t height, width;  // points
   int64_t stride;         // pixels
   int64_t first_point;    // of the L points of an image
-  float low, high;        // pixels: the largest box distance that it learns, both ends included
+  float low, high;        // pixels: an instance is assigned here if its largest box distance is in [low, high]
 };
 
-constexpr int kMaxLevels = 32;  // they travel with the kernels' parameters
+constexpr int kMaxLevels = 32;  // levels are passed by value in the kernels' parameters
 
 struct Levels {
   Level level[kMaxLevels];
@@ -65,7 +65,7 @@ PM_HD bool is_inside(const Box<float>& box, const Vec2<float>& p) {
   return box.x0 < p.x && p.x < box.x1 && box.y0 < p.y && p.y < box.y1;
 }
 
-PM_HD bool is_learned_on(const Level& level, const BoxDistances& d) {
+PM_HD bool is_assigned_on(const Level& level, const BoxDistances& d) {
   const float largest = max_of(max_of(d.left, d.right), max_of(d.top, d.bottom));
   return level.low <= largest && largest <= level.high;
 }

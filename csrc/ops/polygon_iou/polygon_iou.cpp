@@ -1,3 +1,5 @@
+// Registers polarmask::polygon_areas, polygon_iou and rays_iou: areas, and the overlap of all pairs or of rows of
+// pairs. shapes.h has the summaries and decisions, order_free.h and star_sweep.h have the two intersections.
 #include <algorithm>
 
 #include "common/host/check.h"

@@ -19,10 +19,10 @@
 
 namespace polarmask::polygon_iou {
 
-// Shorter rays count as 0: products with them would leave double's range, and with it the order of the spokes.
+// Shorter rays count as 0: products with them would underflow, and the spokes would lose their order.
 constexpr double kShortestRay = 1e-100;
 
-// Length of a ray as it counts: negative ones are 0, NaN stays, −∞ becomes it.
+// The length that a ray counts with: 0 if it is negative, NaN if it is NaN or −∞.
 template <class T>
 PM_HD double ray_length(T ray) {
   const double length = ray;

@@ -1,4 +1,5 @@
-// Greedy NMS over shapes in the order of their scores: the best one is kept, what it suppresses is not, and so on.
+// Greedy NMS on the CPU: keeps the best living shape, kills the shapes that it suppresses, and so on. Threads share the
+// work within a block of ranks; the result does not depend on their number.
 #pragma once
 
 #include <atomic>

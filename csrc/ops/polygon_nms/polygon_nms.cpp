@@ -1,3 +1,5 @@
+// Registers polarmask::polygon_nms, rays_nms and their batched forms. Read polygon_nms.h (the rule), greedy.h (the
+// pass) and neighbours.h (the search) in this order; overlaps come from ops/polygon_iou.
 #include <algorithm>
 #include <array>
 

@@ -1,4 +1,9 @@
-// What greedy NMS is told, for the CPU loops and the CUDA kernels.
+// Greedy NMS of polygons and stars: the rule, its input, and the memory of the kernels.
+//
+// Shapes are taken by rank, the best score first. A shape that is not suppressed is kept, and suppresses every later
+// shape of its class that overlaps it by more than the threshold: exceeds(overlap, metric, threshold) of polygon_iou.
+// To see why two shapes were both kept, compute their polygon_iou or rays_iou: it comes from the same overlap.
+// greedy.h has the pass on the CPU, neighbours.h the search for pairs that can overlap at all.
 #pragma once
 
 #include "ops/polygon_iou/polygons_and_stars.h"

@@ -1,3 +1,5 @@
+// Registers polarmask::rays_to_polygons, and {polygons,rays,outlines}_to_{masks,rle,labels}: pixels of shapes.
+// The crossings of edges and columns are in rasterize.h, the CPU loops in cpu/loops.h.
 #include "ops/rasterize/rasterize.h"
 
 #include <algorithm>

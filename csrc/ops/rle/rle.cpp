@@ -1,3 +1,5 @@
+// Registers polarmask::masks_to_rle, rle_to_masks, rle_areas, rle_boxes, rle_to_strings and rle_from_strings.
+// COCO's strings are in rle.h, runs in runs.h.
 #include "ops/rle/rle.h"
 
 #include <algorithm>

@@ -1,3 +1,5 @@
+// Registers polarmask::star_distances: the distances from the pixels of a label image to the ends of their objects.
+// Steps and skipping are in star_distances.h; the CPU keeps a table of the steps of each ray.
 #include "ops/star_distances/star_distances.h"
 
 #include <algorithm>

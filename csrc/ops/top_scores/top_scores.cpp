@@ -1,3 +1,5 @@
+// Registers polarmask::top_scores: the best points of each level by class score times centerness.
+// Scores and keys are in top_scores.h, the CPU loops in cpu/loops.h.
 #include "ops/top_scores/top_scores.h"
 
 #include <algorithm>

@@ -1,4 +1,9 @@
-// Outlines of pixel shapes on the CPU, straight from runs: the loops over lines.h, line after line.
+// Outlines of bitmaps and RLE on the CPU: finds the runs of a shape, keeps its largest component, and follows its
+// sides. The steps per line are in lines.h and shared with the CUDA kernels.
+//
+// Replaces: a look at every byte of a bitmap. Reads 256 bytes at a time while they are 0, and 64 at a time elsewhere.
+// Falls back: byte by byte within the last 255 bytes, and on a copy of the last 64, to read nothing beyond the bitmap.
+// Saves: 17 times for a mask of 800 × 1280 with one object of 120 pixels across (62 µs instead of 1,070 µs).
 #pragma once
 
 #include <algorithm>

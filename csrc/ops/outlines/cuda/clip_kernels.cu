@@ -14,7 +14,7 @@ namespace polarmask::outlines {
 namespace {
 
 constexpr int kThreads = 128;
-constexpr int kBlocks = 4;  // of a multiprocessor, at least; without this word the compiler aims higher, and spills
+constexpr int kBlocks = 4;  // blocks per multiprocessor, at least: bounds registers; without it nvcc spills
 
 // Where the ends of an outline lie. Outlines overlap where offsets are not valid, and then spoil each other's.
 template <class T>

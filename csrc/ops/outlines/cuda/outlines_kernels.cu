@@ -16,7 +16,7 @@ namespace polarmask::outlines {
 namespace {
 
 constexpr int kThreads = 256;
-constexpr int kBlocks = 4;  // of a multiprocessor, at least; without this word the compiler aims higher, and spills
+constexpr int kBlocks = 4;  // blocks per multiprocessor, at least: bounds registers; without it nvcc spills
 constexpr int kWarps = kThreads / kWarpSize;
 static_assert(kSumLanes == kWarpSize);
 

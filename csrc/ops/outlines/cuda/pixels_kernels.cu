@@ -19,7 +19,7 @@ namespace polarmask::outlines {
 namespace {
 
 constexpr int kThreads = 256;
-constexpr int kBlocks = 2;  // of a multiprocessor, at least; without this word the compiler aims higher, and spills
+constexpr int kBlocks = 2;  // blocks per multiprocessor, at least: bounds registers; without it nvcc spills
 constexpr int64_t kShapeBytes = 40 * 1024;  // of shared memory: 1,400 runs in 768 lines, on every chip
 
 // body(k) for this thread's share.

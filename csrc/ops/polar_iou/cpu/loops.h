@@ -1,4 +1,9 @@
-// CPU loops of polar IoU: forward, backward, double backward and centerness, over blocks of rows.
+// CPU loops of polar IoU: forward, backward, double backward and centerness. A task has a block of rows, and the sums
+// of the blocks are added in order.
+//
+// The rays of plain rows go by in vectors of kWidth; polar_iou.h has the maths for numbers and vectors alike.
+// Falls back: to careful_sums() and double, row by row, for rows that are not plain, and to copies of rows that are
+// strided or shorter than a vector.
 #pragma once
 
 #include <algorithm>

@@ -28,7 +28,7 @@ constexpr int kThreads = 256;
 constexpr int kRowsPerBlock = kThreads / kThreadsPerRow;
 static_assert(kRowsPerBlock == kRowsPerPart);
 
-// Blocks a multiprocessor shall hold at least. Without this word the compiler aims higher on some chips, and spills.
+// Blocks per multiprocessor, at least: bounds the registers of a thread. Without it nvcc spills on some chips.
 constexpr int kForwardBlocks = 4, kBackwardBlocks = 2;
 
 template <class T>
@@ -87,7 +87,7 @@ __device__ void for_quads(int64_t num_rays, Body&& body) {
   for (int64_t k = threadIdx.x % kThreadsPerRow * kRays; k < num_rays; k += kThreadsPerRow * kRays) body(k);
 }
 
-// body(row, whether it exists): all lanes of a warp come along, for the sake of shuffles.
+// body(row, whether it exists); called by all lanes of a warp, which shuffles need.
 template <class Body>
 __device__ void for_rows(int64_t rows, Body&& body) {
   const int64_t stride = gridDim.x * int64_t{kRowsPerBlock};

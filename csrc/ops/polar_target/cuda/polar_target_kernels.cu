@@ -23,7 +23,7 @@ namespace {
 
 constexpr int kThreads = 128;
 constexpr int kWarps = kThreads / kWarpSize;
-constexpr int kBlocks = 4;  // on a multiprocessor, at least: without this word the compiler aims higher, and spills
+constexpr int kBlocks = 4;  // blocks per multiprocessor, at least: bounds registers; without it nvcc spills
 constexpr int64_t kRayBlocks = 1 << 13;       // enough to fill any chip; more would compute the directions more often
 constexpr int64_t kPartsOfIgnored = 16;       // blocks for a crowd: it may cover a whole image
 constexpr uint64_t kNoKey = ~uint64_t{0};     // as a signed number it is kBackground …
@@ -65,7 +65,7 @@ struct WarpCaster {
   int num_rays;
   T min_distance;  // pixels
 
-  // All threads of the block come along.
+  // Must be called by all threads of the block.
   __device__ WarpCaster(int num_rays, T min_distance) : num_rays(num_rays), min_distance(min_distance) {
     constexpr bool binned = method == Method::kBinned;
     auto* const shared = dynamic_shared<Vec2<double>>();
@@ -80,7 +80,7 @@ struct WarpCaster {
         reinterpret_cast<unsigned char*>(shared + count) + threadIdx.x / kWarpSize * bytes_of_row<method, T>(num_rays);
   }
 
-  // Calls write(ray, length) for each ray, each from one lane. All lanes of the warp come along.
+  // Calls write(ray, length) for each ray, each from one lane. Must be called by all lanes of the warp.
   template <class Write>
   __device__ void cast(const Segment<T>* segments, int64_t count, Vec2<T> origin, Write&& write) const {
     if constexpr (method == Method::kBinned)
@@ -180,14 +180,14 @@ __global__ void __launch_bounds__(kThreads, kBlocks) claim_kernel(EncodeTargetsP
       for (int64_t k = lane_of(); k < range.size(); k += kWarpSize) {
         const int64_t row = range.row(k), column = range.column(k);
         const Vec2<float> at = point_of(level, row, column);
-        if (is_inside(inner, at) && is_learned_on(level, box_distances(box, at)))
+        if (is_inside(inner, at) && is_assigned_on(level, box_distances(box, at)))
           claim(p, image, level.first_point + row * level.width + column, key);
       }
     }
   }
 }
 
-// The box around all segments; `finite` is whether all of them are. All lanes of the warp come along.
+// The box around all segments; `finite` is whether all of them are. Must be called by all lanes of the warp.
 __device__ Box<float> bounds_of(const Segment<float>* segments, int64_t count, bool& finite) {
   Box<float> bounds = empty_box<float>();
   finite = true;

@@ -1,4 +1,8 @@
-// Which of many boxes touch one, eight at a time, for the CPU loops.
+// Finds which of many boxes touch one box, eight at a time. Coordinates are in columns: all x0, then all y0, and so on.
+//
+// Replaces: boxes_overlap() for each box.
+// Falls back: never; columns are padded to a multiple of eight with boxes that touch nothing.
+// Saves: see EdgeBoxes in queries.h, and neighbours.h of polygon_nms, which are built on it.
 #pragma once
 
 #include <cstdint>

@@ -1,10 +1,15 @@
-// The star sweep for a yes or no, in lanes, for the CPU loops: several edges of B side by side, each followed through
-// A's sectors from its right end to its left one.
+// Answers whether two shapes overlap by more than a threshold, with a bound of its own error. Several edges of B lie
+// side by side in a vector, and each is followed through A's sectors from its right end to its left one.
 //
-// The triangle (o, a, a + t (b - a)) grows by (a × b) dt, of which min(1, 1 / depth²) lies in A. In a sector depth is
-// linear in t, so from one spoke to the next the integral is inside_share(). Wherever rounding puts the cuts, it is off
-// by no more than they are: hence the bound of all errors that comes with the result. Where they could turn the answer,
-// the exact algorithm is asked.
+// Replaces: star_sweep(), and for polygons that are stars about their centroid the order-free sum; NMS alone uses it.
+// Falls back: to these, where the bound of the error leaves the answer open, where A is no star, and where sizes leave
+// the range from 1e-60 to 1e60. Every answer is therefore that of the exact algorithm.
+// Saves: 1.6 to 2.4 times for polygons and 1.4 to 1.9 for stars, of 36 and 72 vertices (3,600 pairs that mostly
+// overlap, threshold 0.5).
+//
+// How it works: the triangle (o, a, a + t (b - a)) grows by (a × b) dt, of which min(1, 1 / depth²) lies in A. Within a
+// sector depth is linear in t, so the integral from one spoke to the next is inside_share(). A cut that rounding
+// misplaces changes the integral by no more than it was misplaced, which gives the bound.
 #pragma once
 
 #include <algorithm>
@@ -35,7 +40,7 @@ class LaneSweep {
         low_(max_vertices + 2 * kMaxLanes),
         high_(max_vertices + 2 * kMaxLanes) {}
 
-  // Whether `star` can be A: it has an area, and its spokes turn left, once around.
+  // Returns false if `star` cannot be A: that needs a positive area and spokes that wind once, counter-clockwise.
   template <int bytes>
   bool start(const Star& star) {
     num_spokes_ = star.num_rays;
@@ -69,11 +74,11 @@ class LaneSweep {
   static constexpr int64_t kSlotsPerSpoke = 16;  // few have a spoke in them
   static constexpr int64_t kFill = 32;
 
-  // Shapes beyond that are left to the exact algorithm: nothing here can overflow, or vanish but by rounding.
+  // Shapes outside this range are left to the exact algorithm, so no product here overflows or underflows.
   static constexpr double kSmallest = 1e-60, kLargest = 1e60;
-  // Depths in a sector without area, relative to A's size: outside, however near.
+  // The depth of points in a sector without area, relative to A's size: always outside A.
   static constexpr double kDeep = 1e30;
-  // Instead of nothing by nothing.
+  // Keeps 0 / 0 out of the division for edges of zero length.
   static constexpr double kTiny = 1e-200;
 
   // The error, doubled. With u = 2^-53, `size` for the longest vector from o and `steepest` for how fast a depth grows,
@@ -127,7 +132,7 @@ class LaneSweep {
     slots = (x < 0 ? 2 - part : y < 0 ? 4 + part : part) * (0.25 * static_cast<double>(num_slots_));
   }
 
-  // Returns the spoke with the lowest slot; -1 where they do not turn left, once around.
+  // Returns the spoke with the lowest slot, or -1 where the spokes do not wind once, counter-clockwise.
   template <int bytes>
   int64_t find_slots(const Star& star) {
     using Numbers = Lanes<double, bytes>;
@@ -240,7 +245,7 @@ class LaneSweep {
       for (int32_t n = 0; n <= most; ++n) {
         Numbers depth_x, depth_y, spoke_x, spoke_y;
         load_sectors(__builtin_convertvector(k, Lanes<int32_t, bytes / 2>), depth_x, depth_y, spoke_x, spoke_y);
-        // A spoke that is not between a and b cuts nothing off.
+        // A spoke that is not between a and b must not cut the edge.
         const Numbers behind = spoke_y * ax - spoke_x * ay, across = spoke_x * along_y - spoke_y * along_x;
         Numbers next = larger_of(behind, zero) / across;
         next = next > t ? next : t;

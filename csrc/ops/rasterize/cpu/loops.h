@@ -1,4 +1,5 @@
-// CPU loops of rasterize: masks, label images, RLE and vertices, for every kind of shape.
+// CPU loops of rasterize: vertices, masks, label images and RLE, for every kind of shape. Crossings are toggled per
+// column and summed up along rows, which are contiguous. RLE is made by chains.h.
 #pragma once
 
 #include <algorithm>

@@ -29,7 +29,7 @@ constexpr int kWords = 40;     // shared memory of a lane: 1,280 rows, 20 KB a b
 constexpr int64_t kRows = kWords * kWordRows;
 constexpr int kRunsColumns = kStripColumns - 1;
 
-// Blocks a multiprocessor shall hold at least. Without this word the compiler aims higher, and spills.
+// Blocks per multiprocessor, at least: bounds the registers of a thread. Without it nvcc spills.
 constexpr int kStripBlocks = 4;
 
 using Words = uint32_t[kWords][kWarpSize];

@@ -1,5 +1,9 @@
-// COCO's strings by vectors: encode_count() of rle.h for many counts, to the same characters. Nearly all differences
-// fit in one of them, nearly all others in two.
+// COCO's strings of many counts, eight at a time.
+//
+// Replaces: encode_count() of rle.h for each count, with the same characters.
+// Falls back: to two characters without a branch where one of eight differences needs more than one, and to
+// encode_count() for the first three counts and for differences of more than ten bits.
+// Saves: 8 times for 20,000 counts of smooth outlines.
 #pragma once
 
 #include <algorithm>

@@ -1,4 +1,9 @@
-// The runs of COCO's RLE, and those of bitmaps.
+// The runs of COCO's RLE on the CPU, from pixels at which a column changes, and those of bitmaps.
+//
+// Replaces (ColumnRows): a look at every pixel, column by column, which jumps from row to row in memory. Compares each
+// row with the one above, 256 bytes at a time, and sorts the pixels that differ by column.
+// Falls back: eight bytes at a time in a block that differs, and byte by byte in the first row and the last 255 bytes.
+// Saves: 28 times for a mask of 800 × 1280 with one object of 120 pixels across (53 µs instead of 1,490 µs).
 #pragma once
 
 #include <algorithm>

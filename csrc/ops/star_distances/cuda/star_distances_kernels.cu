@@ -27,7 +27,7 @@ class NearestSteps {
   // Blocks per multiprocessor, at least: caps registers per thread. Without the bound nvcc 13 spills on sm_120.
   static constexpr int kMinBlocks = 4;
 
-  // All threads of the block come along.
+  // Must be called by all threads of the block.
   __device__ explicit NearestSteps(Vec2<double> direction)
       : direction_(direction), ahead_(0.5 / max_of(absolute(direction.x), absolute(direction.y))) {
     __shared__ Offset table[4][kSteps];
@@ -79,7 +79,7 @@ class ExactSteps {
   // As above. With a bound of 4, which leaves 64 registers, nvcc 13 spills on sm_90.
   static constexpr int kMinBlocks = 3;
 
-  // All threads of the block come along.
+  // Must be called by all threads of the block.
   __device__ explicit ExactSteps(Vec2<double> direction) : direction_(direction) {
     __shared__ double sides[2][kSteps];
     for (int k = threadIdx.x; k < 2 * kSteps; k += kThreads)

