@@ -54,7 +54,7 @@ def bitmaps_alone(inputs: TrainingImage) -> PolarTargets:
 
 
 def agree(inputs: TrainingImage, ours: PolarTargets, theirs: PolarTargets) -> None:
-    """Bitmaps move in steps of pixels: the same points answer, but for those at a limit, and see much the same."""
+    """Bitmaps move in steps of pixels, so points at a limit may change, and rays differ by about a pixel."""
     both = (ours.instance >= 0) & (theirs.instance >= 0)
     either = (ours.instance >= 0) | (theirs.instance >= 0)
     assert both.sum() >= 0.8 * either.sum()

@@ -1,4 +1,4 @@
-"""What the machine can do: the yardsticks of the floors."""
+"""Copy bandwidth and peak arithmetic of the machine, against which the floors are computed."""
 
 import torch
 import torch.nn.functional as F

@@ -13,7 +13,7 @@ def ours(inputs: Pairs) -> peers.Result:
 
 
 def same(inputs: Pairs, ours: peers.Result, theirs: peers.Result) -> None:
-    """But for gradients where two rays are equal: half to either side in ours, all to one in theirs."""
+    """Gradients are not compared where two rays are equal: ours gives half to each side, theirs all to one."""
     torch.testing.assert_close(ours[0], theirs[0], rtol=2e-5, atol=0)  # a sum of a million float32 in another order
     untied = inputs.pred != inputs.target
     scale = float(ours[1].abs().max())
@@ -21,7 +21,7 @@ def same(inputs: Pairs, ours: peers.Result, theirs: peers.Result) -> None:
 
 
 def traffic(inputs: Pairs, _: peers.Result) -> int:
-    """What one pass must move: pred and target in, the gradient out. Two passes would read pred and target twice."""
+    """Bytes that one fused pass would move: pred and target are read, the gradient is written."""
     return 3 * inputs.pred.nbytes
 
 

@@ -32,7 +32,7 @@ def similar_strings(inputs: Rays, ours: Strings, theirs: Strings) -> None:
 def similar_masks(
     inputs: Rays, ours: Tensor, theirs: np.ndarray, axis: tuple[int, int] = (1, 2), least: float = 0.85
 ) -> None:
-    """Everyone has a rule of their own for the pixels on the border, of which small objects have many."""
+    """Each program has its own rule for border pixels, of which small objects have many."""
     a, b = ours.numpy() != 0, theirs != 0
     union = (a | b).sum(axis)
     iou = (a & b).sum(axis)[union > 0] / union[union > 0]

@@ -1,4 +1,4 @@
-"""What a benchmark is made of: cases, who runs them, and who must give the same result."""
+"""Benchmarks as races: cases, the runners that are timed on them, and checks that their results agree."""
 
 from __future__ import annotations
 
@@ -23,24 +23,24 @@ class Case:
 
     name: str
     reason: str
-    make: Callable[[int], Any]  # seeded inputs of a size
-    size: int  # of what grows: instances, rows, candidates, …
-    tiny: int  # a size at which the slowest peer takes no time
+    make: Callable[[int], Any]  # makes seeded inputs of a size
+    size: int  # number of instances, rows, candidates, …
+    tiny: int  # a size at which the slowest peer takes less than a second
 
 
 class Floor(NamedTuple):
-    """What must be done, whatever the program: with copy bandwidth and peak arithmetic of the machine, the least time.
+    """Work that no program can avoid. With the machine's copy bandwidth and peak arithmetic it gives the least time.
 
     Both count from (inputs, ours).
     """
 
     bytes: Callable[[Any, Any], int]
     operations: Callable[[Any, Any], int] = lambda inputs, ours: 0  # floating-point, an FMA is two
-    aim: float | None = None  # share of the time that the floor shall have
+    aim: float | None = None  # the share of the measured time that the floor should reach
 
 
 class Growth(NamedTuple):
-    """What the time should be linear in."""
+    """The quantity in which time should grow linearly."""
 
     name: str
     amount: Callable[[Any, Any], float]  # of (inputs, ours)
@@ -48,14 +48,14 @@ class Growth(NamedTuple):
 
 @dataclass(frozen=True)
 class Runner:
-    """Someone who does the work; a peer, or another of our own ways."""
+    """A program that is timed: a peer, or another way to use our own ops."""
 
     name: str
     run: Callable[[Any], Any]
     agree: Callable[[Any, Any, Any], None] | None = None  # (inputs, ours, theirs) raises; None: a bound, other work
     aim: float | None = None  # how many times faster we want to be
     sizes: tuple[int, float] = (0, float("inf"))  # of the cases to run, both ends included
-    parallel: bool = True  # otherwise its time with one thread stands for two
+    parallel: bool = True  # else its time with one thread is shown for two threads, too
     available: bool = True  # whether its package is installed
 
 
@@ -66,10 +66,10 @@ class Race:
     ours: Callable[[Any], Any]
     others: tuple[Runner, ...] = ()
     unit: str = ""  # what a case's size counts
-    given: Callable[[Any], Any] = lambda inputs: inputs  # what of the inputs ours takes
-    floor: Floor | None = None  # none: what is given is read once, and the result written once
-    growth: Growth | None = None  # none: in the unit
-    limit: float | None = None  # seconds of ours per unit that we want to stay below, one thread
+    given: Callable[[Any], Any] = lambda inputs: inputs  # the part of the inputs that our op reads
+    floor: Floor | None = None  # by default reading what is given once and writing the result once
+    growth: Growth | None = None  # by default linear in the unit
+    limit: float | None = None  # seconds per unit that our op should stay below, one thread
     patience: float = 1  # how many times longer than usual an entry may take
 
     def runners(self, case: Case) -> Iterator[Runner]:
@@ -99,12 +99,12 @@ def entries(races: tuple[Race, ...], threads: tuple[int, ...]) -> Iterator[Entry
 
 @lru_cache(maxsize=1)
 def inputs_of(case: Case, size: int) -> Any:
-    """Cached: all runners of a case follow each other, on the very same input."""
+    """Make the inputs of a case, cached for the runners of the case, which follow each other."""
     return case.make(size)
 
 
 def check(race: Race, runner: Runner, inputs: Any) -> Any:
-    """Runs it once; what it gives must be what we give. The result."""
+    """Run once, compare the result with that of our op, and return it."""
     result = runner.run(inputs)
     if runner.agree is not None:
         runner.agree(inputs, race.ours(inputs), result)
@@ -112,7 +112,7 @@ def check(race: Race, runner: Runner, inputs: Any) -> Any:
 
 
 def work(race: Race, inputs: Any, ours: Any) -> dict[str, float]:
-    """What a case asks for, in numbers."""
+    """Return the bytes, operations and amount of a case."""
     read, written = size_of(race.given(inputs)), size_of(ours)
     return {
         "input_bytes": read,
@@ -124,7 +124,7 @@ def work(race: Race, inputs: Any, ours: Any) -> dict[str, float]:
 
 
 def size_of(value: Any) -> int:
-    """Bytes of the tensors, arrays and strings in a structure."""
+    """Count the bytes of the tensors, arrays and strings in a structure."""
     if isinstance(value, (bytes, str)):
         return len(value)
     if is_dataclass(value):
@@ -137,17 +137,19 @@ def size_of(value: Any) -> int:
 
 
 def bfloat16() -> str:
-    """The instructions that this CPU has for bfloat16; none: torch emulates it, slower than float32."""
+    """Name the CPU's instructions for bfloat16. Without them torch emulates it, slower than float32."""
     found = {"AMX": torch.cpu._is_amx_tile_supported(), "AVX-512 BF16": torch.cpu._is_avx512_bf16_supported()}
     return ", ".join(name for name, here in found.items() if here)
 
 
 def set_threads(count: int) -> None:
-    """Of torch, OpenCV, and every OpenMP runtime in the process: wheels bring their own."""
+    """Set the threads of torch, OpenCV and every OpenMP runtime in the process; some wheels contain their own."""
     with suppress(ImportError):
         import numba
 
-        numba.set_num_threads(min(count, numba.config.NUMBA_NUM_THREADS))  # first: it starts with all of OpenMP's
+        numba.set_num_threads(
+            min(count, numba.config.NUMBA_NUM_THREADS)
+        )  # must come first, for numba starts all of OpenMP's threads
     torch.set_num_threads(count)
     cv2.setNumThreads(count)
     maps = Path("/proc/self/maps")
@@ -157,14 +159,14 @@ def set_threads(count: int) -> None:
 
 
 def peak_memory(call: Callable[[], Any]) -> int | None:
-    """Bytes held at most beyond what was there before. Linux only."""
+    """Return the peak of memory during the call, less that before it. Linux only."""
     reset = Path("/proc/self/clear_refs")
     if not reset.exists():
         call()
         return None
     gc.collect()
     ctypes.CDLL(None).malloc_trim(0)
-    reset.write_text("5")  # the high-water mark starts anew
+    reset.write_text("5")  # resets the high-water mark
     before = _status("VmRSS")
     call()
     return max(_status("VmHWM") - before, 0)

@@ -1,8 +1,8 @@
 """Checks and conversions of arguments that the public functions share. Errors name op, argument, expected and got.
 
-Every tensor that a public function takes goes through one function of this file for its dtype, and, where there are
-several, through ``same_device`` (which ``floats`` and ``any_floats`` call). The C++ ops check again what they are
-given, for ``torch.ops.polarmask`` can be called without this file.
+Each tensor argument of a public function passes one function of this file that checks its dtype. Where there are
+several, they also pass ``same_device``, which ``floats`` and ``any_floats`` call. The C++ ops repeat all checks, for
+``torch.ops.polarmask`` can be called directly.
 """
 
 import operator
@@ -45,7 +45,7 @@ def _floating(op: str, name: str, value: Any) -> Tensor:
 
 
 def same_device(op: str, **tensors: Tensor | None) -> None:
-    """Raise unless all tensors are on the device of the first; None is passed over."""
+    """Raise unless all tensors are on the device of the first. None is skipped."""
     given = [(name, tensor) for name, tensor in tensors.items() if tensor is not None]
     first, device = given[0][0], given[0][1].device
     for name, tensor in given[1:]:
@@ -54,35 +54,35 @@ def same_device(op: str, **tensors: Tensor | None) -> None:
 
 
 def any_floats(op: str, **tensors: Tensor) -> tuple[Tensor, ...]:
-    """The tensors in their common floating-point dtype, half precision included."""
+    """Return the tensors in their common floating-point dtype, which may be half precision."""
     return as_dtype(_common_float(op, tensors), *tensors.values())
 
 
 def floats(op: str, **tensors: Tensor) -> tuple[Tensor, ...]:
-    """The tensors in their common floating-point dtype, at least float32."""
+    """Return the tensors in their common floating-point dtype, at least float32."""
     common = _common_float(op, tensors)
     return as_dtype(torch.float32 if common.itemsize < 4 else common, *tensors.values())
 
 
 def as_dtype(dtype: torch.dtype, *tensors: Tensor) -> tuple[Tensor, ...]:
-    """The tensors in this dtype. Comparing costs a tenth of the call that finds nothing to do."""
+    """Return the tensors in this dtype. The comparison costs a tenth of a call of ``to`` that changes nothing."""
     return tuple([tensor if tensor.dtype == dtype else tensor.to(dtype) for tensor in tensors])
 
 
 def float32(op: str, name: str, value: Tensor) -> Tensor:
-    """A floating-point tensor as float32."""
+    """Return a floating-point tensor as float32."""
     return as_dtype(torch.float32, _floating(op, name, value))[0]
 
 
 def int64(op: str, name: str, value: Tensor) -> Tensor:
-    """An int32 or int64 tensor as int64."""
+    """Return an int32 or int64 tensor as int64."""
     if _tensor(op, name, value).dtype not in (torch.int32, torch.int64):
         raise TypeError(f"{op}: expected {name} of dtype int32 or int64, got {value.dtype}")
     return as_dtype(torch.int64, value)[0]
 
 
 def dtype(op: str, name: str, value: Tensor, *dtypes: torch.dtype) -> Tensor:
-    """A tensor of one of these dtypes, as it is."""
+    """Return the tensor unchanged if it has one of these dtypes."""
     got = value.dtype if isinstance(value, Tensor) else type(value).__name__
     if got not in dtypes:
         names = " or ".join(str(each).removeprefix("torch.") for each in dtypes)
@@ -104,7 +104,7 @@ def power(op: str, value: int) -> int:
 
 
 def integers(op: str, name: str, values: Sequence[int]) -> list[int]:
-    """A list of integers, symbolic ones among them."""
+    """Return a list of integers; symbolic ones stay symbolic."""
     try:
         return [value if isinstance(value, (int, torch.SymInt)) else operator.index(value) for value in values]
     except TypeError as error:
@@ -119,9 +119,9 @@ def number(op: str, name: str, value: float) -> float:
 
 
 def image_size(op: str, size: Sequence[int]) -> tuple[int, int]:
-    """(H, W), not negative, with less than 2³¹ pixels."""
+    """Return (H, W), neither negative, with fewer than 2³¹ pixels."""
     try:
-        # Symbolic integers stay as they are: index() would fix them.
+        # index() would replace a symbolic integer by its present value.
         sides = [side if isinstance(side, (int, torch.SymInt)) else operator.index(side) for side in size]
     except TypeError as error:
         raise TypeError(f"{op}: expected size to be (H, W), two integers, got {size!r}") from error

@@ -1,6 +1,6 @@
-"""Loads ``polarmask_ops._C``, which registers the ops. Where it cannot, one sentence says what is wrong and what to do.
+"""Loads ``polarmask_ops._C``, which registers the ops, or raises an ImportError that says how to mend the installation.
 
-``POLARMASK_BACKEND=simt`` loads ``_C_simt`` in its place: the CUDA kernels, emulated, for tests (see tests/simt).
+``POLARMASK_BACKEND=simt`` loads ``_C_simt`` instead: the CUDA kernels, emulated for tests (see tests/simt).
 """
 
 import importlib
@@ -11,7 +11,7 @@ from types import ModuleType
 
 import torch
 
-_OLDEST_TORCH = (2, 13)  # as in setup.py
+_OLDEST_TORCH = (2, 13)  # keep equal to setup.py
 _HOW = (
     "Rebuild it against this torch: `pip install --upgrade setuptools ninja pybind11`, then "
     "`pip install --no-build-isolation --force-reinstall --no-deps .` in a checkout of polarmask."
@@ -49,7 +49,7 @@ def load() -> ModuleType:
 
 
 def _hiding_sources() -> str:
-    """What to do where Python runs in a checkout, whose sources come before an installed package."""
+    """Return a hint if the package was imported from a checkout, whose sources hide an installed package."""
     package = Path(__file__).parent
     if not (package.parent / "setup.py").is_file():
         return ""

@@ -31,7 +31,9 @@ def register(name: str) -> Callable[[Fake], Fake]:
     """
 
     def decorate(fake: Fake) -> Fake:
-        # torch compares the module of this call with the one that the C++ side names; the caller's is at level 2.
+        # The C++ side names the Python module of its fakes, and torch compares it with the module of the caller.
+        # _stacklevel=2 makes that the module of the decorated function. torch has no public argument for it; every
+        # opcheck in tests/ops fails if it stops working.
         torch.library.register_fake(f"polarmask::{name}", _checked(name, fake), _stacklevel=2)
         return fake
 
@@ -39,7 +41,7 @@ def register(name: str) -> Callable[[Fake], Fake]:
 
 
 def register_meta(name: str) -> Callable[[Fake], Fake]:
-    """The same for ops whose C++ side names another Python module, which ``register_fake`` refuses."""
+    """Return the same decorator for ops whose C++ side names another Python module, where ``register_fake`` raises."""
 
     def decorate(fake: Fake) -> Fake:
         torch.library.impl(f"polarmask::{name}", "Meta")(_checked(name, fake))

@@ -1,4 +1,4 @@
-"""Rows of different lengths in one tensor: row n is data[offsets[n]:offsets[n + 1]]."""
+"""Ragged tensors: rows of different lengths in one tensor, where row n is data[offsets[n]:offsets[n + 1]]."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ Index: TypeAlias = "int | slice | Tensor"
 
 
 def from_lengths(lengths: Tensor) -> Tensor:
-    """Offsets (N + 1,) of rows of these lengths."""
+    """Return the offsets (N + 1,) of rows of these lengths."""
     return torch.nn.functional.pad(lengths.cumsum(0), (1, 0))
 
 
 def cat(offsets: Sequence[Tensor]) -> Tensor:
-    """Offsets of the rows of several ragged tensors, one after the other."""
+    """Return the offsets of several ragged tensors that are concatenated."""
     return from_lengths(torch.cat([each.diff() for each in offsets]))
 
 
 def select(name: str, data: Tensor, offsets: Tensor, index: Index) -> tuple[Tensor, Tensor]:
-    """Rows by int, slice, index or bool tensor: their data and their offsets."""
+    """Select rows by an int, a slice, or a tensor of integers or bool; return their data and offsets."""
     count = offsets.shape[0] - 1
     if type(offsets) is Tensor and offsets.is_cpu and not torch.compiler.is_compiling():
         ends = offsets.tolist()
@@ -50,6 +50,6 @@ def select(name: str, data: Tensor, offsets: Tensor, index: Index) -> tuple[Tens
 
 
 def fake(like: Tensor, rows: int, dtype: torch.dtype, *item: int) -> tuple[Tensor, Tensor]:
-    """Data of a length that depends on values, items of a shape, and offsets: for the fakes of ops that make them."""
+    """Return data and offsets for the fake of an op: the length of the data depends on values, so it is symbolic."""
     length = torch.library.get_ctx().new_dynamic_size()
     return like.new_empty(length, *item, dtype=dtype), like.new_empty(rows + 1, dtype=torch.int64)

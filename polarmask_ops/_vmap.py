@@ -1,4 +1,4 @@
-"""torch.vmap for the ops: fold the batch into the rows where rows are independent, else loop over it."""
+"""torch.vmap for the ops: the batch is folded into the rows where rows are independent, else the op runs in a loop."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -8,7 +8,7 @@ from torch import Tensor
 
 
 def register(name: str, rows: Sequence[int] = (), *, length: str | None = None) -> None:
-    """Let vmap through ``torch.ops.polarmask.<name>``.
+    """Register vmap for ``torch.ops.polarmask.<name>``.
 
     ``rows`` are the positions of the arguments whose first dimension is the rows of the result. When only these are
     batched, the batch is folded into them and the op runs once; else it runs once an element.
@@ -48,7 +48,7 @@ def register(name: str, rows: Sequence[int] = (), *, length: str | None = None) 
 
 
 def refuse(name: str) -> None:
-    """For ops whose result has a length that depends on the data."""
+    """Register a vmap that raises, for ops whose result has a length that depends on the data."""
 
     def vmap(info: Any, in_dims: Sequence[Any], *args: Any) -> Any:
         raise RuntimeError(f"{name}: vmap is not possible, the length of the result depends on the data; use a loop")

@@ -388,7 +388,7 @@ class Outlines:
 
 
 torch.export.register_dataclass(Outlines, serialized_type_name="polarmask_ops.Outlines")
-torch.serialization.add_safe_globals([Outlines])  # torch.load(weights_only=True) reads them
+torch.serialization.add_safe_globals([Outlines])  # so that torch.load(weights_only=True) accepts them
 
 
 def checked(op: str, outlines: Outlines) -> tuple[Tensor, Tensor]:

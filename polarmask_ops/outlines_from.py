@@ -59,7 +59,7 @@ def outlines_from_polygons(polygons: Sequence[Sequence[Any]], *, keep: str = "la
     for m, rings in enumerate(polygons):
         if not isinstance(rings, (list, tuple)):
             raise TypeError(f"{op}: expected polygons[{m}] to be a list of rings, got {type(rings).__name__}")
-    with np.errstate(over="ignore"):  # what is too large for float32 is infinite
+    with np.errstate(over="ignore"):  # numbers beyond float32 become infinite
         rings = [
             _ring(op, f"polygons[{m}][{k}]", ring) for m, rings in enumerate(polygons) for k, ring in enumerate(rings)
         ]
@@ -177,7 +177,7 @@ def _ring(op: str, name: str, ring: Any) -> Tensor:
     """Return the vertices of a ring, shape (V, 2)."""
     if not isinstance(ring, Tensor):
         try:
-            # Writable, else torch warns.
+            # torch.from_numpy warns about arrays that are not writable.
             dtype = None if isinstance(ring, np.ndarray) else np.float32
             ring = torch.from_numpy(np.require(ring, dtype, ["C", "W"]))
         except (OverflowError, TypeError, ValueError) as error:

@@ -415,12 +415,12 @@ def _same_count(op: str, name: str, count: int, other: str, labels: Tensor) -> N
 
 
 def _finite(op: str, name: str, value: float) -> float:
-    """Infinity as float32's largest number, which means the same here: AOTInductor cannot store it in a graph."""
-    return max(min(_arguments.number(op, name, value), _LARGEST), -_LARGEST)  # NaN stays
+    """Replace infinity, which AOTInductor cannot store, by float32's largest number, which compares alike here."""
+    return max(min(_arguments.number(op, name, value), _LARGEST), -_LARGEST)  # NaN is kept
 
 
 def _pairs(op: str, name: str, pairs: Sequence[Sequence[Any]]) -> list[Any]:
-    """One flat list, as the op's schema has it."""
+    """Flatten the pairs to one list, as the op's schema takes them."""
     try:
         rows = [tuple(pair) for pair in pairs]
     except TypeError as error:

@@ -261,7 +261,7 @@ def _save_rays(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
 
 
 def _rays_to_polygons_backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:
-    # Plain torch, so that it can be differentiated again.
+    # Written with torch ops, so that autograd can differentiate it again.
     (rays,) = ctx.saved_tensors
     origin, unit = rays.new_zeros(1, 2), rays.new_ones(1, rays.shape[1])
     directions = torch.ops.polarmask.rays_to_polygons(origin, unit)

@@ -348,7 +348,7 @@ def _flatten_with_keys(rle: RLE) -> tuple[list[tuple[pytree.KeyEntry, Any]], _Si
     leaves: list[tuple[pytree.KeyEntry, Any]] = [(pytree.GetAttrKey(name), getattr(rle, name)) for name in _TENSORS]
     if not any(isinstance(side, torch.SymInt) for side in rle.size):
         return leaves, rle.size
-    # A symbolic size is computed by the exported program, like the tensors.
+    # An exported program computes a symbolic size at run time, so it is a leaf like the tensors.
     return [*leaves, *((pytree.SequenceKey(k), side) for k, side in enumerate(rle.size))], None
 
 
@@ -375,7 +375,7 @@ pytree.register_pytree_node(
 )
 
 
-torch.serialization.add_safe_globals([RLE])  # torch.load(weights_only=True) reads them
+torch.serialization.add_safe_globals([RLE])  # so that torch.load(weights_only=True) accepts them
 
 
 def checked(op: str, rle: RLE) -> tuple[Tensor, Tensor, int, int]:

@@ -1,4 +1,4 @@
-"""Others who compute the Polar IoU loss and its gradient."""
+"""Other ways to compute the Polar IoU loss and its gradient."""
 
 from __future__ import annotations
 

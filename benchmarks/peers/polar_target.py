@@ -1,4 +1,4 @@
-"""Others who make polar targets.
+"""Other programs that compute polar targets.
 
 The released loader counts pixel centres at integers and rays from +y towards +x; it is written here from its
 description, in the form its users know: torch tensors, OpenCV contours, and a Python loop over the positive points.

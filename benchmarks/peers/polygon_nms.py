@@ -1,4 +1,4 @@
-"""Others who suppress overlapping shapes. All take candidates by falling score."""
+"""Other programs for NMS of shapes. All of them take candidates by falling score."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Others who draw: OpenCV, pycocotools, scikit-image."""
+"""Rasterization by OpenCV, pycocotools and scikit-image."""
 
 from __future__ import annotations
 

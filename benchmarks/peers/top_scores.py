@@ -1,4 +1,4 @@
-"""Others who choose the best points of a head's output."""
+"""Other ways to choose the best points of a head's output."""
 
 from __future__ import annotations
 

@@ -61,7 +61,7 @@ class TestPolarCenterness(PolarTester):
 
 @pytest.mark.parametrize("power", [1, 2])
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
-def test_shapes_that_do_not_exist_have_no_gradient(value, power, device):
+def test_polar_iou_of_rows_not_finite_has_no_gradient(value, power, device):
     pred, target = lengths(3, torch.float32, device), lengths(3, torch.float32, device)
     pred[1, 4] = value
     pred.requires_grad_()
@@ -72,7 +72,7 @@ def test_shapes_that_do_not_exist_have_no_gradient(value, power, device):
 
 @pytest.mark.parametrize("power", [1, 2])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_negative_lengths_count_as_0_in_gradients_too(dtype, power, device):
+def test_polar_iou_of_negative_lengths_has_the_gradient_of_zero(dtype, power, device):
     torch.manual_seed(3)
     given = [lengths(20, dtype, device) - 10 for _ in range(2)]
     assert all((rays < 0).any() for rays in given)
@@ -93,7 +93,7 @@ def test_opcheck_of_maps(device):
 
 
 @given(st.integers(3, 72), st.integers(0, 71), st.integers(0, 2**31))
-def test_invariants(device, num_rays, turn, seed):
+def test_polar_iou_invariants_hold(device, num_rays, turn, seed):
     generator = torch.Generator().manual_seed(seed)
     a, b = (torch.rand(4, num_rays, dtype=torch.float64, generator=generator).to(device) for _ in range(2))
     iou = polar_iou(a, b)
@@ -113,7 +113,7 @@ def test_invariants(device, num_rays, turn, seed):
     ),
     st.sampled_from([1, 2]),
 )
-def test_hostile_values(device, values, power):
+def test_polar_iou_of_hostile_values_stays_in_0_to_1(device, values, power):
     pred, target = torch.tensor(values, device=device).view(2, 1, 3)
     iou = polar_iou(pred, target, power=power)
     assert ((iou >= 0) & (iou <= 1)).all()
@@ -154,7 +154,7 @@ def test_opcheck_of_the_backward_ops(device):
     )
 
 
-def test_vmap(device):
+def test_polar_iou_under_vmap_equals_loop(device):
     pred, target = lengths(12, torch.float32, device).view(3, 4, 36), lengths(4, torch.float32, device)
     got = torch.vmap(polar_iou, in_dims=(0, None))(pred, target)
     torch.testing.assert_close(got, torch.stack([polar_iou(p, target) for p in pred]))

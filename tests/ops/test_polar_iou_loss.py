@@ -34,7 +34,7 @@ class TestPolarIoULoss(PolarTester):
         pred, target = rays_like(dtype, device)
         weight = torch.rand(40, dtype=torch.float64).to(device, dtype)
         weight[::7] = 0
-        pred[7, 3] = math.nan  # absent
+        pred[7, 3] = math.nan  # a row of weight 0, which is not read
         return {"pred": pred, "target": target, "weight": weight}
 
     def small(self, device):
@@ -64,7 +64,7 @@ class TestPolarIoULoss(PolarTester):
 
 
 @pytest.mark.parametrize("options", OPTIONS, ids=lambda options: "-".join(map(str, options.values())))
-def test_gradients_with_every_option(options, device):
+def test_polar_iou_loss_with_every_option_passes_gradcheck(options, device):
     torch.manual_seed(1)
     pred, target, weight = (torch.rand(shape, dtype=torch.float64, device=device) for shape in ((3, 5), (3, 5), (3,)))
     inputs = [tensor.requires_grad_() for tensor in (pred, target, weight)]
@@ -77,7 +77,7 @@ def test_gradients_with_every_option(options, device):
     assert torch.autograd.gradgradcheck(lambda p: call(p, target.detach()), inputs[0])
 
 
-def test_ties_share_the_gradient(device):
+def test_polar_iou_loss_of_ties_shares_the_gradient(device):
     pred = torch.full((1, 4), 2.0, device=device, requires_grad=True)
     polar_iou_loss(pred, pred.detach().clone()).backward()
     assert pred.grad.abs().max() == 0  # half of 1/Σmax, half of −1/Σmin
@@ -88,7 +88,7 @@ def test_ties_share_the_gradient(device):
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_gradients_come_in_the_dtype_of_their_input(dtype, device):
+def test_polar_iou_loss_gradients_have_the_dtype_of_their_input(dtype, device):
     pred = lengths(5, dtype, device).requires_grad_()
     target = lengths(5, torch.float32, device).requires_grad_()
     weight = torch.rand(5, dtype=torch.float64, device=device, requires_grad=True)
@@ -103,7 +103,7 @@ def test_gradients_come_in_the_dtype_of_their_input(dtype, device):
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, -1.0])
-def test_rows_of_weight_zero_are_absent(value, device):
+def test_polar_iou_loss_rows_of_weight_zero_are_not_read(value, device):
     pred = lengths(4, torch.float32, device)
     pred[1] = value
     pred.requires_grad_()
@@ -119,7 +119,7 @@ def test_rows_of_weight_zero_are_absent(value, device):
 
 
 @pytest.mark.parametrize("weight", [None, torch.tensor([1.0, 2.0, 0.5])])
-def test_a_loss_changed_in_place_has_its_gradients(weight):
+def test_polar_iou_loss_changed_in_place_keeps_its_gradients(weight):
     pred, target = torch.rand(3, 8) + 1, torch.rand(3, 8) + 1
     inputs = [x.clone().requires_grad_() for x in (pred, weight) if x is not None]
     want = torch.autograd.grad(2 * polar_iou_loss(inputs[0], target, *inputs[1:]), inputs)
@@ -131,12 +131,12 @@ def test_a_loss_changed_in_place_has_its_gradients(weight):
 
 @pytest.mark.parametrize("scale", [1.0, -0.75, math.inf])
 @pytest.mark.parametrize("options", [o for o in OPTIONS if o["reduction"] != "none"], ids=str)
-def test_polar_iou_loss_gradient_of_pred_does_not_depend_on_who_else_has_one(options, scale, device):
+def test_polar_iou_loss_with_target_gradient_leaves_gradient_of_pred(options, scale, device):
     torch.manual_seed(7)
     pred, target = rays_like(torch.float32, device)
     weight = torch.rand(40, device=device)
     weight[::7] = 0
-    pred[7, 3] = math.nan  # absent
+    pred[7, 3] = math.nan  # a row of weight 0, which is not read
     pred = (pred.log() if options["log_pred"] else pred).requires_grad_()
     alone, both = (polar_iou_loss(pred, t, weight, **options) for t in (target, target.clone().requires_grad_()))
     assert torch.equal(alone, both)
@@ -145,14 +145,14 @@ def test_polar_iou_loss_gradient_of_pred_does_not_depend_on_who_else_has_one(opt
     torch.testing.assert_close(got, want, rtol=tolerance, atol=0, equal_nan=True)
 
 
-def test_backward_as_often_as_one_likes(device):
+def test_polar_iou_loss_backward_repeated_gives_the_same_gradient(device):
     pred, target = lengths(600, torch.float32, device).requires_grad_(), lengths(600, torch.float32, device)
     want = torch.autograd.grad(polar_iou_loss(pred, target), pred)[0]
     loss = polar_iou_loss(pred, target)
     for _ in range(3):
         loss.backward(retain_graph=True)
         assert torch.equal(pred.grad, want)
-        pred.grad.zero_()  # what the loss gave is not its own any more
+        pred.grad.zero_()  # the caller may change the gradient in place
     (first,) = torch.autograd.grad(loss, pred, create_graph=True)
     assert torch.equal(first, want)
     assert first.requires_grad
@@ -169,7 +169,7 @@ def test_backward_as_often_as_one_likes(device):
 
 
 @pytest.mark.parametrize("mode", ["real", "fake", "symbolic"])
-def test_a_step_is_traced(mode):
+def test_polar_iou_loss_under_make_fx_is_traced(mode):
     pred, target = lengths(5, torch.float32, "cpu"), lengths(5, torch.float32, "cpu")
 
     def step(pred, target):
@@ -202,7 +202,7 @@ def test_polar_iou_loss_module_with_unknown_option_raises(options):
 
 
 @pytest.mark.parametrize("avg_factor", [0.0, -2.0, torch.tensor(0.0)])
-def test_a_divisor_of_zero_gives_zero_gradients(avg_factor, device):
+def test_polar_iou_loss_with_divisor_zero_has_zero_gradients(avg_factor, device):
     pred = lengths(4, torch.float32, device).requires_grad_()
     factor = avg_factor.to(device) if isinstance(avg_factor, torch.Tensor) else avg_factor
     loss = polar_iou_loss(pred, lengths(4, torch.float32, device), avg_factor=factor)
@@ -213,8 +213,8 @@ def test_a_divisor_of_zero_gives_zero_gradients(avg_factor, device):
 
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
 @pytest.mark.parametrize("log_pred", [False, True])
-def test_maps_are_rows(log_pred, memory_format, device):
-    """The rays of a head without copies; the gradient comes in the layout of the map."""
+def test_polar_iou_loss_of_maps_equals_rows(log_pred, memory_format, device):
+    """A head's rays are read without copies, and their gradient has the layout of the map."""
     torch.manual_seed(5)
     pred, target = (
         lengths(24, torch.float32, device).view(2, 12, 36),
@@ -250,7 +250,7 @@ def test_gradients_of_maps(device):
     assert torch.autograd.gradgradcheck(call, inputs)
 
 
-def test_compiled_training_loss(device):
+def test_polar_iou_loss_compiled_equals_eager(device):
     pred, target, weight = lengths(64, torch.float32, device).log(), lengths(64, torch.float32, device), torch.rand(64)
 
     def step(pred, target, weight):
@@ -265,8 +265,8 @@ def test_compiled_training_loss(device):
     torch.testing.assert_close(results[0], results[1])
 
 
-def test_what_torch_does_not_support_is_known(device):
-    """Documented in polar_iou_loss: when torch mends one of these, this test says so."""
+def test_polar_iou_loss_limits_of_torch_are_as_documented(device):
+    """The docstring of polar_iou_loss lists these limits of torch. This test fails when torch lifts one."""
     pred, target = lengths(2, torch.float64, device), lengths(2, torch.float64, device)
     with pytest.raises(RuntimeError):
         torch.func.grad(polar_iou_loss)(pred, target)

@@ -12,7 +12,7 @@ from polarmask_ops import polar_iou_loss
 
 
 def torch_loss(pred, target, power, log_pred):
-    """In float64, whose exponents suffice."""
+    """Compute the loss in float64, which neither overflows nor underflows here."""
     pred, target = (pred.double().exp() if log_pred else pred.double()), target.double()
     larger, smaller = (extreme(pred, target).pow(power).sum(1) for extreme in (torch.maximum, torch.minimum))
     return torch.log1p((larger - smaller) / smaller.clamp(min=1e-12))
@@ -48,13 +48,13 @@ def test_logarithms_of_any_size_have_finite_losses_and_gradients(power, dtype, d
     (grad,) = torch.autograd.grad(rows.sum(), pred)
     assert rows.isfinite().all()
     assert grad.isfinite().all()
-    torch.testing.assert_close(grad[0], torch.full_like(grad[0], power / 36))  # all that they do is to be the larger
+    torch.testing.assert_close(grad[0], torch.full_like(grad[0], power / 36))  # every predicted ray is the larger one
     assert rows[1] > 140 * power
     assert grad[1, 7].item() == pytest.approx(power)
     assert rows[2] > rows[1]
 
 
-def test_precision_near_one(device):
+def test_polar_iou_loss_near_iou_1_has_full_precision(device):
     target = torch.full((1, 36), 100.0, device=device)
     pred = target.clone()
     pred[0, 0] += 2**-17  # the next float32: 1 − IoU is 2e-9, far below float32's 6e-8
@@ -105,7 +105,7 @@ def test_derivatives_near_iou_1_keep_their_precision(power, device):
         assert ((got - want).abs() / scale).max() < 4 * NEAR
 
 
-def test_threads_do_not_change_a_bit():
+def test_polar_iou_loss_on_any_number_of_threads_has_the_same_bits():
     pred, target = lengths(20_000, torch.float32, "cpu"), lengths(20_000, torch.float32, "cpu")
     threads = torch.get_num_threads()
     try:
@@ -124,8 +124,8 @@ def test_threads_do_not_change_a_bit():
 @pytest.mark.parametrize(
     ("dtype", "num_rays"), [(torch.float16, 36), (torch.bfloat16, 37), (torch.float32, 36), (torch.float64, 5)]
 )
-def test_kernels_agree_on_hostile_rows(dtype, num_rays, options):
-    """Rows of every kind, 64 of them with anything at all; values, gradients and gradients of gradients."""
+def test_polar_iou_loss_kernels_on_hostile_rows_agree_with_cpu(dtype, num_rays, options):
+    """Values, first and second derivatives of 300 rows, 64 of which hold NaN, infinities and other hostile values."""
     torch.manual_seed(2)
     rows = 300
     pred, target = lengths(rows, torch.float64, "cpu", num_rays), lengths(rows, torch.float64, "cpu", num_rays)
@@ -153,7 +153,7 @@ def test_kernels_agree_on_hostile_rows(dtype, num_rays, options):
     torch.testing.assert_close(loss_, loss, rtol=8 * eps, atol=0, equal_nan=True)
     for order, (want, got) in enumerate(zip(grads, grads_, strict=True), 1):
         for left, right in zip(got, want, strict=True):
-            # differences of sums: relative to the largest of their row; rounded to the dtype of the input
+            # Gradients are differences of sums: the error is relative to the largest of the row.
             finite = right.double().nan_to_num(0, 0, 0).abs()
             largest = finite.amax(1, keepdim=True) if right.dim() == 2 else finite
             own = torch.finfo(dtype)
@@ -163,7 +163,7 @@ def test_kernels_agree_on_hostile_rows(dtype, num_rays, options):
 
 
 @pytest.mark.skipif(not KERNELS, reason="neither a GPU nor the emulator")
-def test_kernels_agree_on_more_rows_than_their_grid_has():
+def test_polar_iou_loss_kernels_on_more_rows_than_the_grid_agree_with_cpu():
     torch.manual_seed(3)
     pred, target = lengths(70_000, torch.float32, "cpu", 3), lengths(70_000, torch.float32, "cpu", 3)
     by_cpu, by_kernels = by_cpu_and_kernels(polar_iou_loss, {"pred": pred, "target": target})

@@ -14,7 +14,7 @@ from reference import polar_target as reference
 from polarmask_ops import FCOS_RANGES, Outlines, cast_rays, encode_ragged_targets
 
 
-def test_threads_change_nothing():
+def test_polar_target_on_any_number_of_threads_has_the_same_bits():
     segments, origins = closed(star(50)), torch.rand(500, 2, dtype=torch.float64) * 10
     sample, threads, results = batch(), torch.get_num_threads(), []
     try:
@@ -95,7 +95,7 @@ class TestEncodeTargets(OpTester):
 
 
 def points_of(sample):
-    """Of one image, as the docstring has them."""
+    """Return the points of one image, as the docstring defines them."""
     return torch.cat(
         [
             (torch.cartesian_prod(torch.arange(height), torch.arange(width)).flip(1) + 0.5) * stride
@@ -105,7 +105,7 @@ def points_of(sample):
 
 
 @pytest.mark.parametrize("method", ["last", "first", "binned"])
-def test_rays_are_those_of_cast_rays(method):
+def test_encode_targets_rays_equal_cast_rays(method):
     sample = batch(torch.float32)
     targets = encode_ragged_targets(**sample, method=method)
     image, point = (targets.instance >= 0).nonzero().T
@@ -116,7 +116,7 @@ def test_rays_are_those_of_cast_rays(method):
     assert torch.equal(targets.rays[image, point], want)
 
 
-def test_empty_levels_cost_nothing():
+def test_encode_targets_of_empty_levels_has_no_points():
     sample = batch()
     everywhere = torch.tensor([-1e30, -1e30, 1e30, 1e30]).expand(7, 4)
     targets = encode_ragged_targets(
@@ -126,7 +126,7 @@ def test_empty_levels_cost_nothing():
     assert targets.rays.shape == (3, 0, 12)
 
 
-def test_gradients_stop():
+def test_encode_targets_and_cast_rays_give_no_gradients():
     sample = batch()
     outlines = sample["outlines"]
     wanting = {name: sample[name].clone().requires_grad_() for name in ("boxes", "centers")}
@@ -138,7 +138,7 @@ def test_gradients_stop():
 
 
 @pytest.mark.parametrize("name", ["boxes", "centers", "segments", "areas"])
-def test_the_op_itself_takes_float32_only(name):
+def test_encode_targets_op_of_other_dtypes_raises(name):
     segments, offsets = torch.rand(3, 4), torch.tensor([0, 3])
     tensors = {"boxes": torch.rand(1, 4), "segments": segments, "centers": torch.rand(1, 2), "areas": torch.rand(1)}
     tensors[name] = tensors[name].half()
@@ -150,7 +150,7 @@ def test_the_op_itself_takes_float32_only(name):
         )  # fmt: skip
 
 
-def test_rays_beyond_float32_have_no_centerness():
+def test_encode_targets_with_infinite_rays_has_centerness_0():
     far = torch.tensor([[-3e38, -3e38, 3e38, -3e38], [3e38, -3e38, -3e38, 3e38], [-3e38, 3e38, -3e38, -3e38]])
     targets = encode_ragged_targets(
         [(1, 1)],
@@ -168,7 +168,7 @@ def test_rays_beyond_float32_have_no_centerness():
     assert targets.centerness.tolist() == [[0.0]]
 
 
-def test_images_do_not_see_each_other():
+def test_encode_targets_of_images_apart_equals_batch():
     sample = batch()
     together = encode_ragged_targets(**sample)
     outlines, offsets = sample["outlines"], sample["image_offsets"].tolist()
@@ -185,7 +185,7 @@ def test_images_do_not_see_each_other():
             assert torch.equal(getattr(alone, name)[0], getattr(together, name)[image])
 
 
-def test_centroids_are_the_default_centers():
+def test_encode_targets_without_centers_uses_centroids():
     sample = batch()
     given = encode_ragged_targets(**{**sample, "centers": sample["outlines"].centroids()})
     default = encode_ragged_targets(**{**sample, "centers": None})
@@ -197,7 +197,7 @@ def test_centroids_are_the_default_centers():
     st.sampled_from([0.5, 1.5, math.inf]),
     st.sampled_from([1, 3, 8]),
 )
-def test_hostile_instances(rows, center_radius, stride):
+def test_encode_targets_of_hostile_instances_keeps_its_ranges(rows, center_radius, stride):
     rows = torch.tensor(rows, dtype=torch.float64).reshape(-1, 10)
     count = len(rows)
     triangles = torch.stack([rows[:, :2], rows[:, 2:4], rows[:, 4:6]], 1)
@@ -229,7 +229,7 @@ def test_hostile_instances(rows, center_radius, stride):
 @pytest.mark.smoke
 @pytest.mark.parametrize("method", ["last", "first", "binned"])
 def test_kernels_encode_the_same_targets(method):
-    """Instances on top of each other, of equal areas, ignored, hostile."""
+    """Instances overlap, have equal areas, are ignored or hold hostile values."""
     torch.manual_seed(0)
     count = 60
     centers, radius = 160 * torch.rand(count, 2), 4 + 40 * torch.rand(count)
@@ -257,7 +257,7 @@ def test_kernels_encode_the_same_targets(method):
 
 @kernels
 @pytest.mark.smoke
-def test_kernels_survive_values_that_nobody_checks(monkeypatch):
+def test_polar_target_kernels_with_unchecked_values_stay_in_bounds(monkeypatch):
     monkeypatch.delenv("POLARMASK_CHECK", raising=False)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     sample = batch(torch.float32, device)

@@ -113,7 +113,7 @@ class TestCastRays(OpTester):
     st.sampled_from(["last", "first", "binned"]),
     st.sampled_from([torch.float32, torch.float64]),
 )
-def test_hostile_values(segments, origin, num_rays, method, dtype):
+def test_cast_rays_of_hostile_values_are_never_nan(segments, origin, num_rays, method, dtype):
     segments = torch.tensor(segments, dtype=torch.float64).reshape(-1, 4).to(dtype)
     origin = torch.tensor([origin], dtype=torch.float64).to(dtype)
     num_rays = 36 if method == "binned" else num_rays
@@ -132,7 +132,7 @@ def test_hostile_values(segments, origin, num_rays, method, dtype):
     st.sampled_from([3, 4, 8, 12, 36, 40]),
     st.sampled_from(["last", "first"]),
 )
-def test_touching_and_running_along_on_a_lattice(segments, origin, num_rays, method):
+def test_cast_rays_on_a_lattice_equal_reference(segments, origin, num_rays, method):
     segments, origin = torch.tensor(segments, dtype=torch.float64), torch.tensor([origin], dtype=torch.float64)
     outlines = Outlines(segments.numpy(), np.array([0, len(segments)]))
     want = reference.cast_rays(origin.numpy(), outlines, [0], num_rays, method=method)
@@ -140,7 +140,7 @@ def test_touching_and_running_along_on_a_lattice(segments, origin, num_rays, met
 
 
 def scene(kind):
-    """Segments and origins in 64ths of a pixel, which flips and turns by a quarter keep exactly."""
+    """Return segments and origins in 64ths of a pixel: flips and quarter turns are then exact."""
     torch.manual_seed(0)
     segments = closed(star(40, 30)) if kind == "star" else on_pixel_edges()
     origins = torch.cat([torch.rand(20, 2, dtype=torch.float64) * 20 - 5, segments[:20, :2]])
@@ -151,7 +151,7 @@ def scene(kind):
 @pytest.mark.parametrize("method", ["last", "first"])
 @pytest.mark.parametrize("dtype", GEOMETRY)
 class TestSymmetry:
-    """Bit for bit, also for origins on the outline."""
+    """Results are equal bit for bit, also for origins on the outline."""
 
     num_rays = 36
 
@@ -188,7 +188,7 @@ class TestSymmetry:
         assert torch.equal(cast(shuffled.to(dtype), origins.to(dtype), 100, method=method), want)
 
 
-def test_turn_by_a_whole_ray():
+def test_cast_rays_of_shape_turned_by_a_ray_are_rolled():
     segments, origins = closed(star(30)), torch.rand(10, 2, dtype=torch.float64) * 4
     x, y = _C.ray_direction(1, 40)
     turn = torch.tensor([[x, y], [-y, x]], dtype=torch.float64)
@@ -196,7 +196,7 @@ def test_turn_by_a_whole_ray():
     torch.testing.assert_close(turned.roll(-1, 1), cast(segments, origins, 40), rtol=1e-12, atol=1e-12)
 
 
-def test_circle():
+def test_cast_rays_in_circle_gives_the_radius():
     angle = 2 * math.pi * torch.arange(5000, dtype=torch.float64) / 5000
     segments = closed(10 * torch.stack([angle.cos(), angle.sin()], 1))
     for method in ("last", "first"):
@@ -204,15 +204,15 @@ def test_circle():
         assert ((rays > 10 * math.cos(math.pi / 5000) - 1e-9) & (rays < 10 + 1e-9)).all()
 
 
-def test_area_of_a_convex_shape():
+def test_cast_rays_in_convex_shape_span_its_area():
     points = torch.tensor([[0.0, 0], [30, 5], [40, 25], [15, 30], [-5, 12]])
     rays = cast(closed(points), points.mean(0, keepdim=True), 1024)[0]
     x, y = points.T.double()
     area = (x * y.roll(-1) - x.roll(-1) * y).sum() / 2
-    assert abs(rays.square().sum() * math.sin(2 * math.pi / 1024) / 2 / area - 1) < 1e-4  # cut corners
+    assert abs(rays.square().sum() * math.sin(2 * math.pi / 1024) / 2 / area - 1) < 1e-4  # the rays cut the corners
 
 
-def test_vmap():
+def test_cast_rays_under_vmap_equals_loop():
     segments, origins = closed(star(20)), torch.rand(3, 5, 2, dtype=torch.float64)
     outlines = Outlines(segments, torch.tensor([0, 20]))
     instance = torch.zeros(5, dtype=torch.int64)
@@ -222,8 +222,8 @@ def test_vmap():
 
 @pytest.mark.parametrize("dtype", GEOMETRY)
 @pytest.mark.parametrize("method", ["last", "first"])
-def test_order_of_segments_does_not_matter(dtype, method, device):
-    """A path forth or back has ways of its own; it is cut into groups of 16 segments and chunks of 128."""
+def test_cast_rays_of_segments_in_any_order_are_equal(dtype, method, device):
+    """Segments that follow each other have code paths of their own, for groups of 16 and chunks of 128 segments."""
     generator = torch.Generator().manual_seed(0)
     origins = 8 * torch.rand(20, 2, generator=generator, dtype=dtype) - 4
     origins[:4] = origins[:4].round()
@@ -245,7 +245,7 @@ def test_order_of_segments_does_not_matter(dtype, method, device):
 @pytest.mark.smoke
 @pytest.mark.parametrize("method", ["last", "first", "binned"])
 @pytest.mark.parametrize("dtype", GEOMETRY)
-def test_kernels_cast_the_same_rays(method, dtype):
+def test_cast_rays_kernels_agree_with_cpu(method, dtype):
     """Long outlines, segments everywhere, points on vertices, values without end."""
     torch.manual_seed(0)
     pixels = on_pixel_edges(24)

@@ -1,4 +1,4 @@
-"""Every pixel asks every edge: the even-odd rule at pixel centres, one pixel at a time."""
+"""The even-odd rule at pixel centres, evaluated for every pixel and every edge."""
 
 import numpy as np
 import pycocotools.mask as coco

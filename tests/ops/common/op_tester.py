@@ -1,7 +1,7 @@
-"""What every op must stand, written once: subclass OpTester, fill in the fields, and pytest runs the checks.
+"""The checks that every op must pass. A test subclasses OpTester and fills in its fields; pytest runs the checks.
 
-The NumPy references of tests/reference get the same keyword arguments as the op, tensors turned into arrays (half
-precision into float32) and everything else as it is.
+The NumPy references of tests/reference are called with the keyword arguments of the op. Tensors become arrays, those of
+half precision float32 arrays.
 """
 
 import itertools
@@ -34,7 +34,7 @@ class Bad:
 
 
 def leaves(value: Any) -> list[Any]:
-    """The tensors (and other leaves) of a result, through tuples, lists, dicts and dataclasses."""
+    """Return the tensors and other leaves of a result, from inside tuples, lists and dataclasses."""
     if is_dataclass(value):
         return [leaf for field in fields(value) for leaf in leaves(getattr(value, field.name))]
     if isinstance(value, (tuple, list)):
@@ -43,7 +43,7 @@ def leaves(value: Any) -> list[Any]:
 
 
 def change_tensors(value: Any, change: Callable[[Tensor], Any]) -> Any:
-    """The same structure with `change` applied to every tensor, inside dataclasses too."""
+    """Return the structure with `change` applied to every tensor, inside dataclasses too."""
     if isinstance(value, Tensor):
         return change(value)
     if is_dataclass(value):
@@ -56,7 +56,7 @@ def change_tensors(value: Any, change: Callable[[Tensor], Any]) -> Any:
 
 
 def change_each_tensor(value: Any, change: Callable[[Tensor], Any]) -> Iterator[tuple[Tensor, Any]]:
-    """For every tensor in the structure: itself, and the structure with `change` applied to it alone."""
+    """Yield each tensor of the structure, and the structure with `change` applied to that tensor alone."""
     tensors: list[Tensor] = []
     change_tensors(value, tensors.append)
     for k, tensor in enumerate(tensors):
@@ -70,7 +70,7 @@ def array(tensor: Tensor) -> np.ndarray:
 
 
 def strided(tensor: Tensor) -> Tensor:
-    """The same values, no dimension contiguous."""
+    """Return a tensor with the same values in which no dimension is contiguous."""
     if tensor.dim() == 0:
         return tensor
     wide = tensor.new_empty([2 * size + 1 for size in reversed(tensor.shape)])
@@ -79,7 +79,7 @@ def strided(tensor: Tensor) -> Tensor:
 
 
 def by_cpu_and_kernels(function: Callable[..., Any], kwargs: dict[str, Any]) -> tuple[Any, Any]:
-    """What the CPU loops and the CUDA kernels make of a call; the kernels run on a GPU or emulated."""
+    """Return the results of the CPU loops and of the CUDA kernels, which run on a GPU or in the emulator."""
     if not EMULATED:
         return function(**kwargs), change_tensors(function(**change_tensors(kwargs, Tensor.cuda)), Tensor.cpu)
     try:
@@ -91,7 +91,7 @@ def by_cpu_and_kernels(function: Callable[..., Any], kwargs: dict[str, Any]) -> 
 
 
 class Recorder(TorchFunctionMode):
-    """Keeps the calls of torch.ops.polarmask that a public function makes."""
+    """Records the calls of torch.ops.polarmask that a public function makes."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -113,7 +113,7 @@ class Recorder(TorchFunctionMode):
 
 
 class ArgumentTester:
-    """Wrong dtypes and devices of every tensor argument, of the public function and of the ops that it calls."""
+    """Checks that a function and the ops below it refuse wrong dtypes and devices, for every tensor argument."""
 
     function: ClassVar[Callable[..., Any]]
     name: ClassVar[str] = ""  # in messages; by default that of the function
@@ -121,11 +121,11 @@ class ArgumentTester:
     converts: ClassVar[tuple[torch.dtype, ...]] = ()  # dtypes of WRONG that the function, not the op, takes
 
     def sample(self, dtype: torch.dtype, device: str) -> dict[str, Any]:
-        """Keyword arguments of a typical call."""
+        """Return the keyword arguments of a typical call."""
         raise NotImplementedError
 
     def wrong_dtypes(self, value: Any, right: tuple[torch.dtype, ...] = ()) -> Iterator[Any]:
-        """The structure with one tensor in a dtype that it must not have, for each tensor and dtype."""
+        """Yield the structure with one tensor converted to a wrong dtype, for each tensor and wrong dtype."""
         for dtype in [dtype for dtype in WRONG if dtype not in right]:
             for tensor, changed in change_each_tensor(value, lambda each: each.detach().to(dtype)):  # noqa: B023
                 if dtype != tensor.dtype and not {dtype, tensor.dtype} <= set(self.dtypes):
@@ -154,7 +154,7 @@ class ArgumentTester:
                 assert "dtype" in self.refuses(op, changed, {}, "", ValueError)
 
     def test_tensors_on_two_devices_are_refused(self, device):
-        """Beside a meta tensor, which torch hands to the fake."""
+        """One argument is a meta tensor: torch then calls the fake."""
         name = self.name or type(self).function.__name__
         kwargs = self.sample(torch.float32, device)
 
@@ -172,28 +172,28 @@ class ArgumentTester:
 class OpTester(ArgumentTester):
     reference: ClassVar[Callable[..., Any]]
     differentiable: ClassVar[tuple[str, ...]] = ()  # arguments for gradcheck
-    twice: ClassVar[bool] = True  # gradgradcheck as well
-    fixed_shape: ClassVar[bool] = True  # torch.compile(fullgraph=True) gives the same
+    twice: ClassVar[bool] = True  # whether gradgradcheck runs too
+    fixed_shape: ClassVar[bool] = True  # whether the shapes of results follow from the shapes of arguments
     bad_inputs: ClassVar[tuple[Bad, ...]] = ()
 
     def more_samples(self, dtype: torch.dtype, device: str) -> list[dict[str, Any]]:
-        """Further calls to compare with the reference: options, corner cases."""
+        """Return further calls to compare with the reference: options and corner cases."""
         return []
 
     def empty(self, dtype: torch.dtype, device: str) -> list[dict[str, Any]]:
-        """Calls without rows, instances or pixels."""
+        """Return calls without rows, instances or pixels."""
         return []
 
     def small(self, device: str) -> dict[str, Any]:
-        """The sample of gradcheck: float64, few elements, no ties."""
+        """Return the sample for gradcheck: float64, few elements, no ties."""
         return self.sample(torch.float64, device)
 
     def tolerance(self, dtype: torch.dtype) -> dict[str, float]:
-        """rtol and atol against the reference; none: equal."""
+        """Return rtol and atol against the reference; by default results must be equal."""
         return {"rtol": 0.0, "atol": 0.0}
 
     def tolerance_of_kernels(self, dtype: torch.dtype) -> dict[str, float]:
-        """rtol and atol of the CUDA kernels against the CPU loops; none: equal."""
+        """Return rtol and atol of the CUDA kernels against the CPU loops; by default results must be equal."""
         return {"rtol": 0.0, "atol": 0.0}
 
     def compare(self, got: Any, kwargs: dict[str, Any], dtype: torch.dtype) -> None:

@@ -16,7 +16,7 @@ HOSTILE = st.sampled_from([0.0, 1.0, -1.0, 2.5, 7.0, 1e-30, 1e30, -1e30, math.in
 
 
 def random_polygons(count: int, seed: int = 0) -> list[list[list[float]]]:
-    """One to three stars each, turning either way."""
+    """Return instances of one to three star-shaped rings, clockwise or counter-clockwise."""
     random = np.random.default_rng(seed)
     polygons = []
     for _ in range(count):
@@ -31,7 +31,7 @@ def random_polygons(count: int, seed: int = 0) -> list[list[list[float]]]:
 
 
 def random_masks(count: int, height: int, width: int, seed: int = 0) -> Tensor:
-    """Noise from sparse to full: all patterns of neighbours."""
+    """Return noise of densities from 0 to 1, in which all patterns of neighbours occur."""
     random = np.random.default_rng(seed)
     densities = random.choice([0.0, 0.1, 0.3, 0.5, 0.6, 0.8, 0.95, 1.0], (count, 1, 1))
     return torch.from_numpy(random.random((count, height, width)) < densities)
@@ -42,7 +42,7 @@ def drawing(*rows: str) -> Tensor:
 
 
 def segment_sets(outlines: Outlines) -> list[list[tuple[float, ...]]]:
-    """Per instance the segments, sorted: their order means nothing."""
+    """Return the sorted segments of each instance, for their order has no meaning."""
     segments, offsets = outlines.segments.tolist(), outlines.offsets.tolist()
     return [sorted(map(tuple, segments[begin:end])) for begin, end in itertools.pairwise(offsets)]
 
@@ -52,7 +52,7 @@ def assert_same(left: Outlines, right: Outlines) -> None:
 
 
 def outlines_of(dtype: torch.dtype = torch.float32, device: str = "cpu") -> Outlines:
-    """Random ones, one without area, points only."""
+    """Return random outlines, one outline without area and one of points."""
     line = torch.tensor([[1.0, 1, 5, 4], [5, 4, 1, 1], [5, 4, 5, 6], [5, 6, 5, 4]])
     points = torch.tensor([[3.0, 4, 3, 4], [5, 9, 5, 9], [5, 9, 5, 9]])
     special = Outlines(torch.cat([line, points]), torch.tensor([0, 4, 7]))

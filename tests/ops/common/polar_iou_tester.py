@@ -5,7 +5,7 @@ import itertools
 import torch
 from op_tester import Bad, OpTester
 
-# float32: R products and sums, rounded once each; half precision is read as it is and summed in float32
+# In float32, R products and sums are rounded once each. Half precision is summed in float32 too.
 TOLERANCE = {torch.float64: {"rtol": 1e-13, "atol": 1e-15}}
 FLOAT32 = {"rtol": 4e-6, "atol": 1e-6}
 
@@ -15,7 +15,7 @@ def lengths(rows, dtype, device, num_rays=36):
 
 
 def rays_like(dtype, device):
-    """Rows of every kind: equal, one empty, both empty, tiny, huge."""
+    """Return pairs of rows: equal ones, one or both empty, tiny, huge."""
     pred, target = lengths(40, dtype, device), lengths(40, dtype, device)
     pred[0] = target[0]
     pred[1] = 0
@@ -39,7 +39,7 @@ class PolarTester(OpTester):
         return TOLERANCE.get(dtype, FLOAT32)
 
     def tolerance_of_kernels(self, dtype):
-        """Eight ulp: four lanes share the sum over the rays; of positive numbers, so that only rounding differs."""
+        """Eight ulp: four lanes of a warp share the sum over the rays, whose terms are positive."""
         return {"rtol": 8 * torch.finfo(torch.promote_types(dtype, torch.float32)).eps, "atol": 0.0}
 
 
@@ -54,5 +54,5 @@ OPTIONS = [
 
 
 def as_map(rays, memory_format=torch.contiguous_format):
-    """(B, N, R) as a head gives it: (B, R, H, W)."""
+    """Return rays (B, N, R) in the layout of a head's output, (B, R, H, W)."""
     return rays.transpose(1, 2).unflatten(2, (3, -1)).contiguous(memory_format=memory_format)

@@ -1,4 +1,4 @@
-"""Dtypes, devices and counts of what is not an OpTester's, and of every op: none is left out."""
+"""Wrong dtypes, devices and counts for the functions without an OpTester; and that every op has a tester."""
 
 import importlib
 import inspect
@@ -88,7 +88,7 @@ class TestOutlinesFromMasks(ArgumentTester):
 
 
 def test_every_op_has_a_tester():
-    """The ops that the samples of all testers call are all that are registered, but those of derivatives."""
+    """The samples of the testers call every registered op, except those that compute derivatives."""
     called = set()
     for path in Path(__file__).parent.parent.rglob("test_*.py"):
         if "Tester" not in path.read_text():

@@ -1,4 +1,4 @@
-"""Inputs on which an op took time out of all proportion. Times are not measured here, results are compared."""
+"""Inputs on which an op was once far too slow. Results are compared; the timeout of the suite bounds the time."""
 
 import math
 

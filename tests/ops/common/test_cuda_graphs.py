@@ -1,4 +1,4 @@
-"""Ops of fixed shape in a CUDA graph: captured on some values, replayed on others, they give what they give alone."""
+"""Ops of fixed shape in a CUDA graph: captured with some values and replayed with others, results equal eager ones."""
 
 import math
 
