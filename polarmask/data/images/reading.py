@@ -188,7 +188,7 @@ def inside(folder: Path, name: Any) -> Path:
     if not isinstance(name, str) or not name or "\0" in name:
         raise DataError(f"{folder}: expected the name of a file, got {name!r:.80}")
     parts = Path(name.replace("\\", "/")).parts
-    if Path(name).is_absolute() or ".." in parts or ":" in parts[0]:
+    if Path(name).is_absolute() or ".." in parts or not parts or ":" in parts[0]:
         raise DataError(f"{folder}: expected the name of a file in this folder, got {name!r:.200}")
     return folder.joinpath(*parts)
 

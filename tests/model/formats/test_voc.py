@@ -14,10 +14,11 @@ def test_labelmap_without_classes_is_refused(tmp_path, text):
         Voc(tmp_path, "train")
 
 
+@pytest.mark.parametrize("line", ["../elsewhere", "/elsewhere", ".", "./"])
 @pytest.mark.parametrize("invalid", ["raise", "skip"])
-def test_list_that_leads_out_of_the_folder_is_refused(tmp_path, invalid):
+def test_list_that_leads_out_of_the_folder_is_refused(tmp_path, invalid, line):
     made_sets.voc(tmp_path)
     (listed,) = tmp_path.glob("ImageSets/Segmentation/train.txt")
-    listed.write_text(f"{listed.read_text()}\n../elsewhere\n")
-    with pytest.raises(DataError, match=r"expected the name of a file in this folder, got '\.\./elsewhere'"):
+    listed.write_text(f"{listed.read_text()}\n{line}\n")
+    with pytest.raises(DataError, match=r"expected the name of a file in this folder, got '[./]"):
         Voc(tmp_path, "train", DataConfig(invalid=invalid))
