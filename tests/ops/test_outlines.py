@@ -78,12 +78,12 @@ class TestBoxes(OutlinesTester):
 
 @pytest.mark.parametrize("offsets", [[0, 2, 1, 3], [0, 4], [1, 3], [0], [-1, 3]])
 @pytest.mark.parametrize("method", [Outlines.areas, Outlines.centroids, Outlines.boxes])
-def test_offsets_that_lie(method, offsets):
+def test_outlines_with_wrong_offsets_raise(method, offsets):
     with pytest.raises(ValueError, match=rf"{method.__qualname__}: expected outlines.offsets"):
         method(Outlines(torch.ones(3, 4), torch.tensor(offsets)))
 
 
-def test_the_way_round_does_not_matter(device):
+def test_outlines_of_rings_either_way_round_are_equal(device):
     masks = random_masks(40, 9, 11, seed=3).to(device)
     outlines = outlines_from_masks(masks, keep="all")
     assert_same(outlines_from_masks(masks.flip(2), keep="all"), outlines.hflip(11))
@@ -169,7 +169,7 @@ class TestClip:
 
 @settings(deadline=None)
 @given(st.lists(st.tuples(HOSTILE, HOSTILE, HOSTILE, HOSTILE), max_size=8))
-def test_hostile_segments(rows):
+def test_outlines_of_hostile_segments_do_not_fail(rows):
     segments = torch.tensor(rows, dtype=torch.float32).reshape(-1, 4)
     outlines = Outlines(segments, torch.tensor([0, len(rows)]))
     assert outlines.areas().isfinite().all() == segments.isfinite().all()
@@ -177,7 +177,7 @@ def test_hostile_segments(rows):
     assert (lo <= hi).all()
 
 
-def test_areas_and_centroids_are_those_of_geos(device):
+def test_outlines_areas_and_centroids_equal_geos(device):
     polygons = [[rings[0]] for rings in random_polygons(50, seed=1)]
     outlines = outlines_from_polygons(polygons).to(device, torch.float64)
     shapes = [shapely.Polygon(np.reshape(rings[0], (-1, 2))) for rings in polygons]
@@ -185,7 +185,7 @@ def test_areas_and_centroids_are_those_of_geos(device):
     np.testing.assert_allclose(outlines.centroids().cpu(), [shape.centroid.coords[0] for shape in shapes], rtol=1e-11)
 
 
-def test_sums_ignore_the_order_of_segments(device):
+def test_outlines_sums_of_segments_in_any_order_are_equal(device):
     outlines = outlines_of(torch.float64, device)
     for m in range(len(outlines)):
         one = outlines[m]
@@ -194,14 +194,14 @@ def test_sums_ignore_the_order_of_segments(device):
         torch.testing.assert_close(mixed.centroids(), one.centroids(), rtol=1e-12, atol=0, equal_nan=True)
 
 
-def test_far_from_the_origin_nothing_is_lost():
+def test_outlines_far_from_the_origin_keep_their_precision():
     ring = torch.tensor([0, 0, 1, 0, 1, 1, 0, 1], dtype=torch.float64)
     far = outlines_from_polygons([[ring + 2.0**40]])
     assert far.areas().tolist() == [1]
     assert far.centroids().tolist() == [[2.0**40 + 0.5] * 2]
 
 
-def test_points_in_a_line_have_no_area():
+def test_outlines_of_points_in_a_line_have_no_area():
     # 0.1, 0.3 and 0.7 as float32 are not in a line with their triples: rounding leaves an area of 1e-9.
     there = [[0.1, 0.3, 0.4, 1.2], [0.4, 1.2, 0.7, 2.1], [0.7, 2.1, 0.1, 0.3]]
     outlines = Outlines(torch.tensor(there, dtype=torch.float64), torch.tensor([0, 3]))
@@ -209,7 +209,7 @@ def test_points_in_a_line_have_no_area():
     torch.testing.assert_close(outlines.centroids(), torch.tensor([[0.4, 1.2]], dtype=torch.float64))
 
 
-def test_indexing(device):
+def test_outlines_indexed_select_instances(device):
     outlines = outlines_of(device=device)
     sets = segment_sets(outlines)
     assert segment_sets(outlines[3]) == segment_sets(outlines[3 - len(outlines)]) == [sets[3]]
@@ -225,7 +225,7 @@ def test_indexing(device):
         outlines[torch.zeros(1, 2, dtype=torch.int64, device=device)]
 
 
-def test_cat(device):
+def test_outlines_cat_keeps_all_instances(device):
     outlines = outlines_of(device=device)
     empty = outlines[:0]
     assert_same(Outlines.cat([outlines[:4], empty, outlines[4:]]), outlines)
@@ -234,7 +234,7 @@ def test_cat(device):
         Outlines.cat([])
 
 
-def test_transforms_move_areas_and_centroids(device):
+def test_outlines_transformed_move_areas_and_centroids(device):
     outlines = outlines_of(torch.float64, device)
     x, y = outlines.centroids()[:-2].unbind(1)  # weights by length do not follow a scale
     area = outlines.areas()
@@ -255,27 +255,27 @@ def test_transforms_move_areas_and_centroids(device):
             outlines.affine(bad)
 
 
-def test_half_precision_moves_in_float32():
+def test_outlines_of_half_precision_move_in_float32():
     outlines = outlines_from_polygons([[SQUARE]]).to(torch.float16)
     assert outlines.segments.dtype == torch.float16
     assert outlines.scale(1000.3, 1).segments.dtype == torch.float32
     assert outlines.areas().dtype == torch.float32
 
 
-def test_to_keeps_the_offsets():
+def test_outlines_to_dtype_keeps_the_offsets():
     moved = outlines_of().to(torch.float64)
     assert (moved.segments.dtype, moved.offsets.dtype) == (torch.float64, torch.int64)
     assert {outlines_of().to("meta").segments.device, outlines_of().to("meta").offsets.device} == {torch.device("meta")}
 
 
-def test_is_a_pytree_and_can_be_pickled():
+def test_outlines_as_pytree_and_pickled_are_equal():
     outlines = outlines_of()
     assert_same(tree_map(lambda tensor: tensor.clone(), outlines), outlines)
     assert_same(pickle.loads(pickle.dumps(outlines)), outlines)
     assert tree_map(lambda tensor: tensor.sum(), outlines).offsets.dim() == 0
 
 
-def test_torch_export():
+def test_outlines_exported_equal_eager():
     class Centroids(torch.nn.Module):
         def forward(self, outlines: Outlines) -> Tensor:
             return outlines.hflip(640).centroids()
@@ -288,7 +288,7 @@ def test_torch_export():
     torch.testing.assert_close(program.module()(other), Centroids()(other), rtol=0, atol=0)
 
 
-def test_vmap():
+def test_outlines_under_vmap_equal_loop():
     outlines = outlines_of()
     batch = torch.stack([outlines.segments, outlines.scale(2, 2).segments])
     got = torch.vmap(lambda segments: Outlines(segments, outlines.offsets).areas())(batch)
@@ -304,12 +304,12 @@ def test_vmap():
         (lambda segments: Outlines(segments, torch.tensor([0, 5])).clip((4, 4)), torch.rand(2, 5, 4)),
     ],
 )
-def test_vmap_is_refused_where_lengths_depend_on_the_data(function, batch):
+def test_outlines_of_unknown_length_under_vmap_raise(function, batch):
     with pytest.raises(RuntimeError, match=r"outlines_\w+: vmap is not possible"):
         torch.vmap(lambda one: function(one).segments)(batch)
 
 
-def test_gradients_stop():
+def test_outlines_measures_give_no_gradients():
     outlines = outlines_of()
     outlines.segments.requires_grad_()
     assert not outlines.areas().requires_grad

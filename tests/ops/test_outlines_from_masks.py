@@ -122,7 +122,7 @@ class TestFromRle(FromTester):
 
 
 @pytest.mark.parametrize("keep", ["largest", "all"])
-def test_from_rle_of_runs_over_several_columns_is_from_masks(keep, device):
+def test_outlines_from_rle_of_runs_over_columns_equal_from_masks(keep, device):
     """Runs that begin and end in the middle of columns, whole columns between, empty ones, holes in wide components."""
     random = np.random.default_rng(0)
     for height in (1, 2, 3, 5):
@@ -133,7 +133,7 @@ def test_from_rle_of_runs_over_several_columns_is_from_masks(keep, device):
 
 
 @pytest.mark.parametrize("keep", ["largest", "all"])
-def test_masks_and_rle_are_one(keep, device):
+def test_outlines_from_rle_equal_from_masks(keep, device):
     """Small random ones have every pattern of neighbours; wide ones cross the words of 64 pixels."""
     for height, width in [(5, 5), (3, 130), (130, 3), (1, 64), (9, 65)]:
         masks = random_masks(60, height, width, seed=height).to(device)
@@ -145,7 +145,7 @@ def test_masks_and_rle_are_one(keep, device):
 
 
 @pytest.mark.parametrize("size", [(40, 200), (7, 300), (90, 64)])
-def test_boxes_around_the_pixels_change_nothing(size, device):
+def test_outlines_from_masks_with_boxes_around_the_pixels_are_equal(size, device):
     masks = random_masks(60, *size, seed=10).to(device)
     masks[:, : size[0] // 3] = masks[:, :, size[1] // 2 :] = False
     boxes = RLE.from_masks(masks).boxes()
@@ -158,7 +158,7 @@ def test_boxes_around_the_pixels_change_nothing(size, device):
             assert torch.equal(got.offsets, want.offsets)
 
 
-def test_largest_component_is_that_of_scipy():
+def test_outlines_from_masks_largest_component_equals_scipy():
     for mask in random_masks(60, 15, 17, seed=4).numpy():
         labels, count = scipy.ndimage.label(mask, np.ones((3, 3)))
         filled = [scipy.ndimage.binary_fill_holes(labels == k + 1) for k in range(count)]
@@ -166,7 +166,7 @@ def test_largest_component_is_that_of_scipy():
         assert_same(outlines_from_masks(torch.from_numpy(mask[None])), outlines_from_masks(torch.tensor(want[None])))
 
 
-def test_border_pixels_are_the_contour_of_opencv():
+def test_outlines_from_masks_border_pixels_equal_opencv():
     for mask in random_masks(60, 15, 17, seed=5).numpy():
         kept = np.zeros(mask.shape, np.uint8)
         for i, j in reference.kept_pixels(mask, "largest"):
@@ -180,7 +180,7 @@ def test_border_pixels_are_the_contour_of_opencv():
 
 
 @pytest.mark.parametrize("name", ["targets_640x512_special", "targets_1280x768_g8"])
-def test_contours_and_centres_of_the_released_code(name):
+def test_outlines_from_masks_equal_the_released_contours(name):
     golden = np.load(GOLDEN / f"{name}.npz")
     height, width = golden["image_hw"]
     masks = np.unpackbits(golden["gt_masks_packed"], axis=1)[:, : height * width].reshape(-1, height, width)
@@ -196,7 +196,7 @@ def test_contours_and_centres_of_the_released_code(name):
 
 @settings(deadline=None, max_examples=50)
 @given(st.integers(0, 6), st.integers(0, 6), st.randoms(use_true_random=False))
-def test_tiny_masks(height, width, random):
+def test_outlines_from_masks_of_tiny_masks_equal_reference(height, width, random):
     masks = np.array([random.random() < 0.6 for _ in range(3 * height * width)], dtype=bool).reshape(3, height, width)
     for keep in ("largest", "all"):
         for boundary in ("edges", "pixels"):
@@ -205,7 +205,7 @@ def test_tiny_masks(height, width, random):
             assert_same(got, Outlines(*map(torch.from_numpy, want)))
 
 
-def test_export_from_masks_to_centroids():
+def test_outlines_from_masks_exported_to_centroids_equal_eager():
     class Centroids(torch.nn.Module):
         def forward(self, masks: Tensor) -> Tensor:
             return outlines_from_masks(masks).translate(-2, -2).clip((9, 9)).centroids()

@@ -61,7 +61,7 @@ class TestFromPolygons(FromTester):
         ]
 
 
-def test_rings_as_lists_arrays_and_tensors():
+def test_outlines_from_polygons_of_lists_arrays_and_tensors_are_equal():
     flat = [0.1, 0.2, 4.5, 0.25, 3.0, 3.5]
     pairs = np.reshape(flat, (3, 2))
     want = outlines_from_polygons([[flat]])
@@ -81,7 +81,7 @@ def test_rings_as_lists_arrays_and_tensors():
 
 @settings(deadline=None)
 @given(st.lists(st.lists(st.lists(HOSTILE, min_size=3, max_size=6).map(lambda x: x + x[::-1]), max_size=3), max_size=3))
-def test_hostile_polygons(polygons):
+def test_outlines_from_polygons_of_hostile_rings_do_not_fail(polygons):
     for keep in ("largest", "all"):
         outlines = outlines_from_polygons(polygons, keep=keep)
         assert len(outlines) == len(polygons)

@@ -133,7 +133,7 @@ def geos_iou(a, b):
 
 @pytest.mark.parametrize("num_rays", [3, 4, 5, 36, 64, 360, 1024])
 @pytest.mark.parametrize("other_rays", [3, 36, 37])
-def test_star_sweep_against_geos(num_rays, other_rays):
+def test_rays_iou_of_random_stars_equals_geos(num_rays, other_rays):
     """Thousands of pairs, centres inside and outside the other shape, some zero rays."""
     count = 400 if num_rays <= 64 else 60
     (centers_a, rays_a), (centers_b, rays_b) = stars(3, count, num_rays, 30), stars(4, count, other_rays, 30)
@@ -150,7 +150,7 @@ def test_star_sweep_against_geos(num_rays, other_rays):
 
 
 @pytest.mark.parametrize("num_rays", [3, 7, 36, 360])
-def test_one_with_itself_is_one(num_rays):
+def test_polygon_iou_of_one_with_itself_is_one(num_rays):
     centers, rays = stars(5, 200, num_rays, 1000)
     if num_rays > 3:
         rays[:20, 1] = 0
@@ -161,7 +161,7 @@ def test_one_with_itself_is_one(num_rays):
     assert (polygon_iou(polygons, polygons.roll(2, 1), paired=True) == 1).all()
 
 
-def test_sizes_far_apart():
+def test_polygon_iou_of_sizes_far_apart_keeps_its_digits():
     """A shape of a pixel at the edge of one of 10,000: the intersection keeps its digits."""
     big, small = torch.full((1, 36), 1e4, dtype=torch.float64), torch.ones(1, 36, dtype=torch.float64)
     origin = torch.zeros(1, 2, dtype=torch.float64)
@@ -175,7 +175,7 @@ def test_sizes_far_apart():
 @pytest.mark.parametrize(
     "offset", [(1.0, 0.0), (0.5, 0.5), (0.0, 1.0), (2.0, 0.0), (1.0, 1.0), (0.25, 0.25), (0.0, 0.0)]
 )
-def test_center_on_an_edge_or_vertex(offset):
+def test_rays_iou_with_center_on_an_edge_or_vertex_is_exact(offset):
     """Squares of diagonal 2: centres on each other's vertices and edges, shared edges, touching corners."""
     rays = torch.ones(1, 4, dtype=torch.float64)
     center, moved = torch.zeros(1, 2, dtype=torch.float64), torch.tensor([offset], dtype=torch.float64)
@@ -189,7 +189,7 @@ def test_center_on_an_edge_or_vertex(offset):
 
 @settings(max_examples=40 if EMULATED else 150, deadline=None)
 @given(st.data())
-def test_order_free_sum_on_a_small_lattice(data):
+def test_polygon_iou_on_a_small_lattice_equals_reference(data):
     """Everything that can coincide does: vertices on edges and vertices, edges on edges, repeated vertices."""
     corner = st.tuples(st.integers(0, 3), st.integers(0, 3))
     rings = []
@@ -204,13 +204,13 @@ def test_order_free_sum_on_a_small_lattice(data):
     assert polygon_iou(a, b).item() == pytest.approx(want, rel=0, abs=SNAPPED)
 
 
-def test_touching_polygons_have_nothing_in_common():
+def test_polygon_iou_of_touching_polygons_is_zero():
     square = torch.tensor([[[0.0, 0.0], [1.0, 0.0], [1.0, 1.0], [0.0, 1.0]]])
     for shift in ([1.0, 0.0], [1.0, 1.0], [0.0, -1.0], [1.0, 0.5]):
         assert polygon_iou(square, square + torch.tensor(shift)).item() == 0
 
 
-def test_concave_and_thin_polygons_against_geos():
+def test_polygon_iou_of_concave_and_thin_polygons_equals_geos():
     """Combs cross each other's edges dozens of times; needles have hardly any area."""
     teeth = torch.arange(20, dtype=torch.float64)
     lower = torch.stack([teeth, torch.where(teeth % 2 == 0, 0.0, 9.0).double()], 1)
@@ -221,7 +221,7 @@ def test_concave_and_thin_polygons_against_geos():
         torch.testing.assert_close(polygon_iou(a, b)[0], geos_iou(a, b), rtol=0, atol=SNAPPED)
 
 
-def test_translation_and_scale_by_powers_of_two_are_exact():
+def test_polygon_iou_moved_and_scaled_exactly_is_equal():
     centers, rays = stars(6, 40, 36, 60)
     centers = (centers * 1024).round() / 1024
     polygons = (decode(centers, rays) * 1024).round() / 1024
@@ -232,7 +232,7 @@ def test_translation_and_scale_by_powers_of_two_are_exact():
         assert torch.equal(polygon_iou(moved, moved), polygon_iou(polygons, polygons))
 
 
-def test_turning_all_stars_by_a_ray():
+def test_rays_iou_of_stars_turned_by_a_ray_is_equal():
     centers, rays = stars(7, 60, 36, 40)
     quarter = torch.stack([-centers[:, 1], centers[:, 0]], 1)
     got = rays_iou(quarter, rays.roll(9, 1), quarter, rays.roll(9, 1))
@@ -247,7 +247,7 @@ NUMBERS = st.one_of(
 
 @settings(max_examples=40 if EMULATED else 300, deadline=None)
 @given(st.data())
-def test_hostile_values(data):
+def test_polygon_iou_of_hostile_values_is_in_0_to_1(data):
     """Self-crossing, repeated, huge, denormal or not numbers at all: an IoU is finite and in [0, 1]."""
     length = data.draw(st.integers(1, 7))
     values = data.draw(st.lists(NUMBERS, min_size=8 * length + 16, max_size=8 * length + 16))
@@ -309,7 +309,7 @@ class TestKernels:
             self.check(rays_iou, **given)
 
 
-def test_huge_coordinates():
+def test_polygon_iou_of_huge_coordinates_is_finite():
     square = torch.tensor([[[0.0, 0.0], [1e30, 0.0], [1e30, 1e30], [0.0, 1e30]]])
     assert polygon_iou(square, square).item() == 1
     rays = torch.full((1, 36), 1e30)
@@ -318,13 +318,13 @@ def test_huge_coordinates():
     assert half == pytest.approx(0.25)
 
 
-def test_dtypes_of_results():
+def test_polygon_iou_dtype_is_that_of_its_arguments():
     centers, rays = stars(8, 3, 36, 30, torch.float16)
     assert rays_iou(centers, rays, centers, rays).dtype == torch.float32
     assert rays_iou(centers, rays.double(), centers, rays).dtype == torch.float64
 
 
-def test_vmap():
+def test_polygon_iou_under_vmap_equals_loop():
     a, b = decode(*stars(9, 6, 8, 20)).view(2, 3, 8, 2), decode(*stars(10, 4, 8, 20))
     got = torch.vmap(lambda x: polygon_iou(x, b))(a)
     assert torch.equal(got, torch.stack([polygon_iou(x, b) for x in a]))

@@ -137,7 +137,7 @@ def shapely_nms(polygons: torch.Tensor, scores: torch.Tensor, threshold: float) 
 
 
 @pytest.mark.parametrize(("num_rays", "extent"), [(36, 200), (36, 2000), (5, 200), (128, 400)])
-def test_keep_sets_of_geos(generator, num_rays, extent):
+def test_polygon_nms_equals_greedy_loop_over_geos(generator, num_rays, extent):
     centers, rays = random_stars(generator, 400, num_rays, extent)
     scores = torch.rand(400, generator=generator)
     for threshold in (0.2, 0.5):
@@ -150,7 +150,7 @@ def rectangles(boxes: torch.Tensor) -> torch.Tensor:
     return boxes[:, [0, 1, 2, 1, 2, 3, 0, 3]].view(-1, 4, 2)
 
 
-def test_rectangles_as_torchvision_boxes(generator):
+def test_polygon_nms_of_rectangles_equals_torchvision(generator):
     corner = torch.rand(500, 2, generator=generator) * 100
     boxes = torch.cat([corner, corner + 2 + 20 * torch.rand(500, 2, generator=generator)], 1)
     scores = torch.rand(500, generator=generator)
@@ -161,7 +161,7 @@ def test_rectangles_as_torchvision_boxes(generator):
         assert got.tolist() == batched_nms(boxes, scores, idxs, threshold).tolist()
 
 
-def test_sizes_of_many_scales(generator):
+def test_polygon_nms_of_many_scales_misses_no_neighbour(generator):
     """Tiny shapes among huge ones: the search for neighbours must miss none."""
     size = 2.0 ** torch.randint(-6, 12, (300, 1), generator=generator)
     corner = (torch.rand(300, 2, generator=generator) - 0.5) * torch.minimum(20 * size, torch.tensor(1000.0))
@@ -170,7 +170,7 @@ def test_sizes_of_many_scales(generator):
     assert polygon_nms(rectangles(boxes), scores, 0.2).tolist() == nms(boxes, scores, 0.2).tolist()
 
 
-def test_more_than_a_block_in_one_place(generator):
+def test_polygon_nms_of_more_than_a_block_in_one_place_is_right(generator):
     count = 200 if EMULATED else 1000  # the kernels' tiles are 64 wide; every pair is open, and takes all eight lanes
     centers = torch.rand(count, 2, generator=generator) * 0.01
     rays, scores = torch.ones(count, 36), torch.rand(count, generator=generator)
@@ -178,7 +178,7 @@ def test_more_than_a_block_in_one_place(generator):
     assert rays_nms(centers, rays, scores, 1.0).tolist() == scores.argsort(descending=True).tolist()
 
 
-def test_idempotent_and_permutation_equivariant(generator):
+def test_polygon_nms_is_idempotent_and_permutation_equivariant(generator):
     centers, rays = random_stars(generator, 500, 36, 150)
     scores = torch.randperm(500, generator=generator).float()
     keep = rays_nms(centers, rays, scores, 0.4)
@@ -189,7 +189,7 @@ def test_idempotent_and_permutation_equivariant(generator):
     assert order[shuffled].tolist() == keep.tolist()
 
 
-def test_batched_is_each_class_alone(generator):
+def test_batched_polygon_nms_equals_each_class_alone(generator):
     centers, rays = random_stars(generator, 400, 36, 120)
     scores, idxs = torch.rand(400, generator=generator), torch.randint(5, (400,), generator=generator)
     keep = batched_rays_nms(centers, rays, scores, idxs, 0.3)
@@ -203,7 +203,7 @@ def test_batched_is_each_class_alone(generator):
     assert batched_polygon_nms(polygons, scores, idxs.int(), 0.3).tolist() == keep.tolist()
 
 
-def test_translation_and_scale_by_powers_of_two(generator):
+def test_polygon_nms_moved_and_scaled_exactly_is_equal(generator):
     centers, rays = random_stars(generator, 300, 36, 120)
     centers = (centers * 1024).round() / 1024
     scores = torch.rand(300, generator=generator)
@@ -216,14 +216,14 @@ def test_translation_and_scale_by_powers_of_two(generator):
             assert moved.tolist() == keep.tolist()
 
 
-def test_half_precision_scores_tie_in_their_own_dtype():
+def test_polygon_nms_of_half_precision_scores_ties_in_their_dtype():
     scores = torch.tensor([0.5, 0.50001, 0.25])
     centers, rays = torch.zeros(3, 2), torch.ones(3, 36)
     assert rays_nms(centers, rays, scores, 0.5).tolist() == [1]
     assert rays_nms(centers, rays, scores.half(), 0.5).tolist() == [0]
 
 
-def test_threshold_hit_exactly_keeps():
+def test_polygon_nms_at_exactly_the_threshold_keeps():
     halves = rectangles(torch.tensor([[0.0, 0, 2, 1], [0, 0, 1, 1], [0, 0, 0.5, 1]]))
     scores = torch.tensor([3.0, 2.0, 1.0])
     assert polygon_nms(halves, scores, 0.5).tolist() == [0, 1, 2]
@@ -231,7 +231,7 @@ def test_threshold_hit_exactly_keeps():
 
 
 @pytest.mark.parametrize("metric", ["iou", "iomin"])
-def test_thresholds_next_to_the_overlap(generator, metric):
+def test_polygon_nms_near_the_threshold_is_exact(generator, metric):
     """What decides fast asks the exact sum where it is in doubt."""
     centers, rays = random_stars(generator, 40, 36, 30)
     centers, rays = centers.double(), rays.double()
@@ -247,7 +247,7 @@ def test_thresholds_next_to_the_overlap(generator, metric):
 
 
 @pytest.mark.parametrize("metric", ["iou", "iomin"])
-def test_thresholds_next_to_the_overlap_of_polygons(generator, metric):
+def test_polygon_nms_of_polygons_near_the_threshold_is_exact(generator, metric):
     """The same, with the grid of the pair between the fast answer and the exact one."""
     centers, rays = random_stars(generator, 40, 36, 30)
     polygons = decode(centers, rays).double()
@@ -266,7 +266,7 @@ def test_thresholds_next_to_the_overlap_of_polygons(generator, metric):
 
 @settings(max_examples=30 if EMULATED else 200, deadline=None)
 @given(st.data())
-def test_any_rings_are_kept_by_their_exact_overlap(data):
+def test_polygon_nms_of_any_rings_decides_by_the_exact_overlap(data):
     """Vertices on a small grid: stars and others, clockwise, self-crossing, with vertices and edges in common."""
     length = data.draw(st.integers(3, 7))
     numbers = st.lists(st.integers(0, 4), min_size=5 * length * 2, max_size=5 * length * 2)
@@ -282,7 +282,7 @@ def test_any_rings_are_kept_by_their_exact_overlap(data):
 
 
 @pytest.mark.parametrize("num_vertices", [3000, 9000])
-def test_polygons_of_many_vertices(num_vertices):
+def test_polygon_nms_of_many_vertices_is_right(num_vertices):
     angles = torch.arange(num_vertices) * (2 * math.pi / num_vertices)
     circle = 50 * torch.stack([angles.cos(), angles.sin()], 1)
     polygons = torch.stack([circle, circle + 1, circle + torch.tensor([60.0, 0])])
@@ -292,7 +292,7 @@ def test_polygons_of_many_vertices(num_vertices):
         assert polygon_nms(polygons, scores, threshold).tolist() == want
 
 
-def test_max_output_pads_and_cuts(generator):
+def test_polygon_nms_with_max_output_pads_and_cuts(generator):
     centers, rays = random_stars(generator, 300, 36, 100)
     scores = torch.rand(300, generator=generator)
     keep = rays_nms(centers, rays, scores, 0.3).tolist()
@@ -301,7 +301,7 @@ def test_max_output_pads_and_cuts(generator):
         assert got == (keep + [-1] * length)[:length]
 
 
-def test_threads_do_not_matter(generator):
+def test_polygon_nms_on_any_number_of_threads_is_equal(generator):
     centers, rays = random_stars(generator, 2000, 36, 300)
     scores = torch.rand(2000, generator=generator)
     threads = torch.get_num_threads()
@@ -315,7 +315,7 @@ def test_threads_do_not_matter(generator):
     assert results[0] == results[1]
 
 
-def test_what_is_not_finite_is_never_kept_and_suppresses_nothing():
+def test_polygon_nms_of_shapes_not_finite_drops_them():
     centers, rays = torch.zeros(6, 2), torch.ones(6, 36)
     rays[0, 1], rays[1, 0], rays[4, 0], centers[2, 0] = math.nan, math.inf, -math.inf, math.nan
     scores = torch.tensor([5.0, 4.0, 3.0, 2.0, 1.5, 1.0])
@@ -331,7 +331,7 @@ NUMBERS = st.sampled_from([0.0, -1.0, 1.0, 2.0, 3.0, 1e-30, 1e30, -1e30, math.na
 
 @settings(max_examples=30 if EMULATED else 100, deadline=None)
 @given(st.data())
-def test_hostile_values(data):
+def test_polygon_nms_of_hostile_values_does_not_fail(data):
     count, length = data.draw(st.integers(0, 6)), data.draw(st.integers(3, 6))
     values = data.draw(st.lists(NUMBERS, min_size=count * (2 + length + 1), max_size=count * (2 + length + 1)))
     table = torch.tensor(values, dtype=torch.float64).view(count, 3 + length)
@@ -406,7 +406,7 @@ class TestKernels:
             self.check(polygon_nms, polygons=polygons, **given, metric="iomin", max_output=20)
 
 
-def test_vmap_needs_max_output(generator):
+def test_polygon_nms_under_vmap_needs_max_output(generator):
     centers, rays = random_stars(generator, 60, 12, 40)
     centers, rays, scores = centers.view(3, 20, 2), rays.view(3, 20, 12), torch.rand(3, 20, generator=generator)
     got = torch.vmap(lambda c, r, s: rays_nms(c, r, s, 0.3, max_output=20))(centers, rays, scores)
@@ -416,7 +416,7 @@ def test_vmap_needs_max_output(generator):
         torch.vmap(lambda c, r, s: rays_nms(c, r, s, 0.3))(centers, rays, scores)
 
 
-def test_compiles_without_max_output(generator):
+def test_polygon_nms_compiled_without_max_output_equals_eager(generator):
     centers, rays = random_stars(generator, 50, 12, 40)
     scores = torch.rand(50, generator=generator)
     compiled = torch.compile(lambda *args: rays_nms(*args, 0.3) * 2, fullgraph=True, backend="aot_eager")

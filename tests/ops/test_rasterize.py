@@ -184,7 +184,7 @@ def assert_same(function, **kwargs):
 @pytest.mark.smoke
 @needs_kernels
 @pytest.mark.parametrize("size", [(40, 64), (33, 48), (45, 100), (700, 220), (1400, 70)])
-def test_kernels_on_random_shapes(size):
+def test_rasterize_kernels_on_random_shapes_agree_with_cpu(size):
     generator = torch.Generator().manual_seed(size[0])
     extent = torch.tensor([size[1], size[0]])
     polygons = (torch.rand(20, 9, 2, generator=generator) * 1.4 - 0.2) * extent
@@ -202,7 +202,7 @@ def test_kernels_on_random_shapes(size):
 
 
 @needs_kernels
-def test_kernels_on_many_rays():
+def test_rasterize_kernels_on_many_rays_agree_with_cpu():
     centers, rays = torch.rand(30, 2) * 90, torch.rand(30, 360) * 60 - 5
     scale = torch.rand(30, 2) + 0.5
     for function in (rays_to_masks, rays_to_rle, rays_to_labels):
@@ -213,7 +213,7 @@ def test_kernels_on_many_rays():
 @pytest.mark.parametrize(
     "offsets", [[0, 3, 1, 9], [-5, 2, 9, 9], [0, 2**62, -(2**62), 9], [9, 9, 9, 0], [7, 0, 0, 100]]
 )
-def test_kernels_do_not_read_past_bad_offsets(monkeypatch, offsets):
+def test_rasterize_kernels_with_bad_offsets_stay_in_bounds(monkeypatch, offsets):
     monkeypatch.setenv("POLARMASK_CHECK", "0")
     outlines = Outlines(torch.rand(9, 4) * 40, torch.tensor(offsets))
     masks = outlines_to_masks(outlines, (40, 40))
@@ -225,20 +225,20 @@ def test_kernels_do_not_read_past_bad_offsets(monkeypatch, offsets):
         outlines_to_masks(outlines, (40, 40))
 
 
-def test_gradient_of_rays_at_and_below_zero():
+def test_rays_to_polygons_of_rays_below_zero_give_no_gradient():
     rays = torch.tensor([[-1.0, 0.0, 2.0, float("nan")]], requires_grad=True)
     rays_to_polygons(torch.zeros(1, 2), rays)[..., :2].sum().backward()
     assert rays.grad.tolist() == [[0.0, 1.0, -1.0, 0.0]]
 
 
-def test_directions_are_those_of_the_header():
+def test_rays_to_polygons_of_unit_rays_are_the_directions():
     for num_rays in (3, 36, 37, 1024):
         ones = torch.ones(1, num_rays, dtype=torch.float64)
         polygons = rays_to_polygons(torch.zeros(1, 2, dtype=torch.float64), ones)
         assert polygons[0].tolist() == [list(_C.ray_direction(k, num_rays)) for k in range(num_rays)]
 
 
-def test_vmap():
+def test_rasterize_under_vmap_equals_loop():
     centers, rays, scale = torch.rand(3, 5, 2) * 20, torch.rand(3, 5, 8) * 9, torch.rand(3, 5, 2) + 0.5
     polygons = torch.vmap(rays_to_polygons)(centers, rays)
     assert torch.equal(polygons[1], rays_to_polygons(centers[1], rays[1]))
@@ -254,14 +254,14 @@ def test_vmap():
 
 
 @pytest.mark.parametrize("rule", ["center", "coco"])
-def test_compile_of_unknown_length(rule):
+def test_polygons_to_rle_compiled_equals_eager(rule):
     polygons = random_polygons(torch.float32, "cpu")
     with torch._dynamo.config.patch(capture_dynamic_output_shape_ops=True):
         compiled = torch.compile(lambda p: polygons_to_rle(p, SIZE, rule=rule), fullgraph=True, backend="aot_eager")
         assert compiled(polygons) == polygons_to_rle(polygons, SIZE, rule=rule)
 
 
-def test_compile_for_images_of_any_size():
+def test_rasterize_compiled_for_any_size_equals_eager():
     def masks(polygons, image):
         size = image.shape[-2:]
         return polygons_to_masks(polygons, size), polygons_to_rle(polygons, size).to_masks()
@@ -275,7 +275,7 @@ def test_compile_for_images_of_any_size():
         assert all(torch.equal(*both) for both in zip(compiled(polygons, image), masks(polygons, image), strict=True))
 
 
-def test_export_of_unknown_length(tmp_path):
+def test_polygons_to_rle_exported_equals_eager(tmp_path):
     class Module(torch.nn.Module):
         def forward(self, polygons):
             return polygons_to_rle(polygons, SIZE)

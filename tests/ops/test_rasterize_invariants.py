@@ -40,7 +40,7 @@ def coordinates(shape):
 
 @settings(max_examples=30 if EMULATED else 150, deadline=None)
 @given(st.data())
-def test_hostile_polygons(device, data):
+def test_rasterize_of_hostile_polygons_equals_reference(device, data):
     polygons = data.draw(coordinates((2, data.draw(st.integers(0, 8)), 2)))
     polygons = polygons.to(device, data.draw(st.sampled_from(GEOMETRY)))
     size = data.draw(st.tuples(st.integers(0, 24), st.integers(0, 24)))
@@ -55,7 +55,7 @@ def test_hostile_polygons(device, data):
 
 @settings(max_examples=30 if EMULATED else 150, deadline=None)
 @given(st.data())
-def test_hostile_rays(device, data):
+def test_rasterize_of_hostile_rays_equals_their_polygons(device, data):
     num_rays = data.draw(st.sampled_from([3, 4, 5, 8, 36, 360]))
     rays = torch.where(torch.rand(2, num_rays) < 0.2, data.draw(coordinates((2, 1))), torch.rand(2, num_rays) * 20)
     centers, scale = data.draw(coordinates((2, 2))), data.draw(st.none() | coordinates((2,)) | coordinates((2, 2)))
@@ -74,7 +74,7 @@ def test_hostile_rays(device, data):
 
 @settings(max_examples=30 if EMULATED else 100, deadline=None)
 @given(st.data())
-def test_hostile_outlines(device, data):
+def test_rasterize_of_hostile_outlines_equals_reference(device, data):
     segments = data.draw(coordinates((data.draw(st.integers(0, 9)), 4)))
     cuts = data.draw(st.lists(st.integers(0, len(segments)), max_size=3))
     outlines = Outlines(segments, torch.tensor([0, *sorted(cuts), len(segments)]))
@@ -85,47 +85,47 @@ def test_hostile_outlines(device, data):
     ).all()
 
 
-def test_extremes_of_float64():
+def test_rasterize_of_extreme_float64_is_consistent():
     polygons = torch.tensor([1e308, -1e308, 1e-308, 0.0, 5.0], dtype=torch.float64)[torch.randint(5, (200, 6, 2))]
     same_everywhere((polygons,), (9, 9), polygons_to_masks, polygons_to_rle, polygons_to_labels)
     polygons_to_rle(polygons, (9, 9), rule="coco")
 
 
-def test_outlines_of_polygons_are_the_polygons():
+def test_outlines_to_masks_of_polygons_equal_polygons_to_masks():
     polygons = random_polygons(torch.float32, "cpu")
     segments = torch.cat([polygons, polygons.roll(-1, 1)], 2).flatten(0, 1)
     outlines = Outlines(segments[torch.cat([torch.randperm(7) + 7 * n for n in range(12)])], torch.arange(13) * 7)
     assert torch.equal(outlines_to_masks(outlines, SIZE), polygons_to_masks(polygons, SIZE))
 
 
-def test_outlines_of_masks_are_the_masks():
+def test_outlines_to_masks_of_masks_are_the_masks():
     masks = torch.rand(20, *SIZE) < torch.linspace(0, 1, 20)[:, None, None]
     outlines = outlines_from_masks(masks, keep="all")
     drawn = same_everywhere((outlines,), SIZE, outlines_to_masks, outlines_to_rle, outlines_to_labels)
     assert torch.equal(drawn, masks)
 
 
-def test_shapes_that_share_edges_leave_neither_gap_nor_overlap():
+def test_polygons_to_masks_of_shared_edges_has_neither_gap_nor_overlap():
     points = torch.rand(10, 10, 2) * 0.9 + torch.stack(torch.meshgrid(*[torch.arange(10.0)] * 2, indexing="xy"), 2)
     points[0, :, 1], points[-1, :, 1], points[:, 0, 0], points[:, -1, 0] = 0, 10, 0, 10
     quads = torch.stack([points[:-1, :-1], points[:-1, 1:], points[1:, 1:], points[1:, :-1]], 2).flatten(0, 1) * 8
     assert (polygons_to_masks(quads, (80, 80)).sum(0) == 1).all()
 
 
-def test_shifting_by_pixels_shifts_the_mask():
+def test_polygons_to_masks_shifted_by_pixels_is_shifted():
     polygons = (random_polygons(torch.float32, "cpu") * 64).round() / 64  # exact sums
     masks = polygons_to_masks(polygons + 20, (64, 64))
     assert torch.equal(polygons_to_masks(polygons, (44, 44)), masks[:, 20:, 20:])
 
 
-def test_many_crossings_in_one_column():
+def test_rasterize_with_many_crossings_in_a_column_is_consistent():
     y = torch.rand(20000) * 50
     x = torch.tensor([0.1, 2.9]).repeat(10000)
     zigzag = torch.stack([x, y], 1)[None]
     same_everywhere((zigzag,), (50, 3), polygons_to_masks, polygons_to_rle, polygons_to_labels)
 
 
-def test_area_is_the_polygon_s():
+def test_rays_to_rle_area_is_that_of_the_polygon():
     rays = torch.rand(50, 36, dtype=torch.float64) * 40 + 80
     centers = torch.rand(50, 2, dtype=torch.float64) * 20 + 150
     areas = rays_to_rle(centers, rays, (320, 320)).areas().numpy()
@@ -134,7 +134,7 @@ def test_area_is_the_polygon_s():
     np.testing.assert_allclose(areas, shapely.area(shapes), atol=3 * np.sqrt(4 * 240))
 
 
-def test_labels_do_not_depend_on_the_threads():
+def test_rasterize_on_any_number_of_threads_is_equal():
     shapes = random_rays(torch.float32, "cpu", count=40)
     shapes["centers"] *= 10
     threads = torch.get_num_threads()
@@ -148,7 +148,7 @@ def test_labels_do_not_depend_on_the_threads():
         torch.set_num_threads(threads)
 
 
-def test_time_does_not_depend_on_the_area():
+def test_polygons_to_rle_of_huge_image_needs_no_bitmap():
     """An image of almost 2³¹ pixels, whose bitmap nobody could afford."""
     triangles = torch.tensor([[[5.0, 5.0], [9.0, 5.0], [9.0, 8.0]]]).expand(2 if EMULATED else 50, -1, -1)
     rle = polygons_to_rle(triangles, (2**16 - 1, 2**15))
@@ -161,7 +161,7 @@ def coco_strings(polygons, size):
 
 @pytest.mark.parametrize("size", [(7, 9), (1, 40), (40, 1), (40, 30), (300, 400)])
 @pytest.mark.parametrize("dtype", GEOMETRY)
-def test_coco_rule_byte_for_byte(size, dtype):
+def test_polygons_to_rle_by_rule_coco_equals_pycocotools(size, dtype):
     for extent in (2, 5, 60, 400):
         for num_vertices in (3, 4, 5, 11, 36):
             polygons = torch.rand(60, num_vertices, 2, dtype=dtype) * (2 * extent) - extent / 2
@@ -173,7 +173,7 @@ def test_coco_rule_byte_for_byte(size, dtype):
             assert polygons_to_rle(polygons, size, rule="coco").to_coco() == coco_strings(polygons, size)
 
 
-def test_coco_rule_far_outside():
+def test_polygons_to_rle_by_rule_coco_far_outside_equals_pycocotools():
     polygons = (torch.rand(40, 5, 2, dtype=torch.float64) - 0.5) * 2e5
     polygons[::2, 0] /= 1e4
     polygons[0, 0], polygons[0, 1] = -1e6, 1e6
@@ -183,7 +183,7 @@ def test_coco_rule_far_outside():
     assert polygons_to_rle(beyond, (50, 60), rule="coco") == clipped
 
 
-def test_rules_nearly_agree():
+def test_rays_to_rle_by_both_rules_nearly_agree():
     shapes = random_rays(torch.float64, "cpu", count=50, num_rays=36)
     shapes = {"centers": shapes["centers"] * 10 + 50, "rays": shapes["rays"] + 40}
     center, by_coco = (rays_to_rle(**shapes, size=(320, 320), rule=rule).to_masks() for rule in ("center", "coco"))
@@ -191,7 +191,7 @@ def test_rules_nearly_agree():
     assert iou.mean() > 0.97  # they differ in how pixels cut by the outline fall
 
 
-def test_released_implementation():
+def test_rasterize_of_released_shapes_is_close_to_the_release():
     golden = np.load(Path(__file__).parent.parent / "golden" / "decode_raster.npz")
     height, width = golden["image_hw"]
     ours = (9 - np.arange(36)) % 36  # the released rays begin at +y and turn towards +x

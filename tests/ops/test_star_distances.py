@@ -61,14 +61,14 @@ class TestStarDistances(OpTester):
 
 
 @pytest.mark.parametrize("value", [-1, 2**40, 2**40 + 2**32])
-def test_labels_are_compared_in_full(value, device):
+def test_star_distances_of_wide_labels_compares_all_bits(value, device):
     labels = torch.tensor([[value, value, value + 2**32]], device=device)
     assert star_distances(labels, 4)[0].tolist() == [[1.5, 0.5, 0.5]]
 
 
 @pytest.mark.parametrize("rule", ["stardist", "exact"])
 @pytest.mark.parametrize("num_rays", [8, 32, 100])
-def test_flips_and_transposition(rule, num_rays, device):
+def test_star_distances_of_flipped_image_are_flipped(rule, num_rays, device):
     labels = blobs(30, 40, 12, 8).to(device)
     k = torch.arange(num_rays, device=device)
 
@@ -80,8 +80,8 @@ def test_flips_and_transposition(rule, num_rays, device):
     assert torch.equal(cast(labels.T).transpose(1, 2)[(num_rays // 4 - k) % num_rays], cast(labels))
 
 
-def test_exact_is_the_first_exit_from_the_outline(device):
-    """The edges of the pixels of a label, asked by another op; diagonals aside, which pass corners."""
+def test_star_distances_by_rule_exact_equal_cast_rays(device):
+    """cast_rays on the edges of the pixels gives the same, with 37 rays: none passes corners along a diagonal."""
     labels = blobs(20, 24, 1, 8, seed=3)
     mask = np.pad(labels.numpy(), 1)
     pieces = [(j - 1, i, j, i) for i, j in np.argwhere(mask[1:] != mask[:-1])]
@@ -97,12 +97,12 @@ def test_exact_is_the_first_exit_from_the_outline(device):
 
 
 def every_step(labels, num_rays, rule):
-    """The walks of the reference, for images in which the walks of the op skip."""
+    """Return the distances of the reference, which takes every step."""
     return torch.from_numpy(reference.star_distances(labels.numpy(), num_rays, rule=rule)).float()
 
 
 def large_objects(height, width, kind):
-    """Objects many cells wide, alone, beside each other, with holes and with sides along the rays."""
+    """Return objects that are many cells wide: one, two side by side, with holes, with sides along the rays."""
     labels = torch.ones(height, width, dtype=torch.int32)
     if kind == "halves":
         labels[:, width // 2 :] = 2
@@ -116,13 +116,13 @@ def large_objects(height, width, kind):
 @pytest.mark.smoke
 @pytest.mark.parametrize("kind", ["filled", "halves", "holes", "stripes"])
 @pytest.mark.parametrize(("rule", "num_rays"), [("stardist", 12), ("exact", 9)])
-def test_walks_that_skip_find_the_same_distances(rule, num_rays, kind, device):
+def test_star_distances_of_wide_objects_equal_reference(rule, num_rays, kind, device):
     labels = large_objects(44, 53, kind)
     got = star_distances(labels.to(device), num_rays, rule=rule).cpu()
     torch.testing.assert_close(got, every_step(labels, num_rays, rule), rtol=2e-7, atol=0)
 
 
-def test_threads_change_nothing():
+def test_star_distances_on_any_number_of_threads_are_equal():
     labels, threads = blobs(100, 50, 30, 9), torch.get_num_threads()
     results = []
     try:
@@ -148,7 +148,7 @@ def stardist():
 
 
 @pytest.mark.parametrize(("num_rays", "differ"), [(32, 0), (64, 0), (100, 0), (3, 0.05), (12, 0.05)])
-def test_stardist_itself(num_rays, differ, stardist, device):
+def test_star_distances_equal_stardist(num_rays, differ, stardist, device):
     """Rays at multiples of 30° run into halves, where float32 sums decide in StarDist; these may differ."""
     labels = blobs(200, 300, 60, 25)
     want = stardist.c_star_dist(labels.numpy().astype(np.uint16), np.int32(num_rays), np.int32(1), np.int32(1))
@@ -160,7 +160,7 @@ def test_stardist_itself(num_rays, differ, stardist, device):
 @pytest.mark.skipif(not KERNELS, reason="neither a GPU nor the emulator")
 @pytest.mark.smoke
 @pytest.mark.parametrize("rule", ["stardist", "exact"])
-def test_kernels_find_the_same_distances(rule):
+def test_star_distances_kernels_agree_with_cpu(rule):
     """Rays longer than the kernels' tables, and more work than the emulator has blocks."""
     sparse = (torch.arange(4200).view(2, 2100) % 50 == 0).int()
     cases = [(blobs(60, 70, 12, 20), 12), (sparse, 520)]

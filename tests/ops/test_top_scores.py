@@ -118,12 +118,12 @@ def check_prefixes(given, ks):
 
 
 @pytest.mark.parametrize("dtype", FLOATS)
-def test_fewer_are_a_prefix_of_more(dtype):
+def test_top_scores_of_smaller_k_are_a_prefix(dtype):
     """Half precision has many ties, and few of them at the edge would be noticed by the reference."""
     check_prefixes(outputs(2, [600, 90, 1], 4, dtype), (1, 2, 31, 89, 90, 91, 300, 599))
 
 
-def test_equal_scores_go_by_index():
+def test_top_scores_of_ties_go_by_index():
     logits = torch.tensor([1.0, 0.0, 1.0, 2.0]).repeat(500)[None, :, None]
     given = {"logits": logits, "centerness": torch.zeros(1, 2000), "lengths": [2000]}
     check_prefixes(given, (1, 500, 501, 700, 1500, 1999))
@@ -140,7 +140,7 @@ NUMBERS = st.sampled_from(
 
 @settings(max_examples=30 if EMULATED else 200)
 @given(st.data())
-def test_hostile_values(data):
+def test_top_scores_of_hostile_values_equal_reference(data):
     lengths = data.draw(st.lists(st.integers(0, 6), max_size=3))
     points, classes = sum(lengths), data.draw(st.integers(1, 9))
     table = data.draw(st.lists(NUMBERS, min_size=points * (classes + 1), max_size=points * (classes + 1)))
@@ -154,7 +154,7 @@ def test_hostile_values(data):
 
 
 @pytest.mark.parametrize("dtype", FLOATS)
-def test_strides_do_not_matter(dtype):
+def test_top_scores_of_any_strides_are_equal(dtype):
     given = outputs(2, [300, 40], 11, dtype)
     want = top_scores(**given, k=50)
     logits, centerness = given["logits"], given["centerness"]
@@ -173,7 +173,7 @@ def test_strides_do_not_matter(dtype):
         torch.testing.assert_close(got, expected[:1].expand(3, -1), rtol=0, atol=0)
 
 
-def test_dtypes_are_joined():
+def test_top_scores_of_two_dtypes_use_the_common_one():
     given = outputs(1, [30], 4)
     logits = given["logits"].bfloat16()
     want = top_scores(logits.float(), given["centerness"], [30], 9)
@@ -181,14 +181,14 @@ def test_dtypes_are_joined():
         torch.testing.assert_close(got, expected, rtol=0, atol=0)
 
 
-def test_it_is_what_torch_finds():
+def test_top_scores_equal_topk_of_torch():
     given = outputs(1, [2000, 500], 20)
     scores = (given["logits"].sigmoid().amax(2) * given["centerness"].sigmoid())[0]
     want = torch.cat([scores[:2000].topk(100).indices, scores[2000:].topk(100).indices + 2000])
     assert top_scores(**given, k=100)[1][0].tolist() == want.tolist()
 
 
-def test_threads_do_not_matter():
+def test_top_scores_on_any_number_of_threads_are_equal():
     given = outputs(2, [5000, 700], 6)
     threads = torch.get_num_threads()
     try:
@@ -221,7 +221,7 @@ def test_same_bits_on_every_isa_of_many_points(first):
             torch.testing.assert_close(got, want, rtol=0, atol=0)
 
 
-def test_vmap_folds():
+def test_top_scores_under_vmap_equal_loop():
     given = outputs(6, [24, 6], 5)
     want = top_scores(**given, k=8)
     logits, centerness = given["logits"].view(3, 2, 30, 5), given["centerness"].view(3, 2, 30)
@@ -230,7 +230,7 @@ def test_vmap_folds():
         assert torch.equal(left, right.view(3, 2, -1))
 
 
-def test_compiles_for_any_size():
+def test_top_scores_compiled_for_any_size_equal_eager():
     compiled = torch.compile(
         lambda a, b, n: top_scores(a, b, [n, 6], 8), fullgraph=True, backend="aot_eager", dynamic=True
     )
