@@ -39,7 +39,6 @@ struct Strip {
   int64_t first, last, height;
 
   __device__ int64_t column() const { return first + lane_id(); }
-  __device__ bool has_column() const { return 0 <= column() && column() < last; }
 };
 
 __device__ Strip strip_of(int64_t index, int64_t height, int64_t width) {
