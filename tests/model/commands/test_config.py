@@ -151,7 +151,7 @@ def test_help_of_train_explains_every_option(capsys):
     with pytest.raises(SystemExit):
         parse_config(["--help"])
     lines = " ".join(capsys.readouterr().out.split())
-    for option, words in {"--model.num_rays": "Rays of a polygon", "--seed": "Of the weights"}.items():
+    for option, words in {"--model.num_rays": "Rays of a polygon", "--seed": "Seed of the initial weights"}.items():
         assert option in lines
         assert words in lines
 

@@ -318,5 +318,5 @@ def test_labels_without_an_image_are_counted(tmp_path, caplog):
         (root / "labels/train" / name).write_text("cat" if name == "classes.txt" else "")
     check_data(open_data(root), "train")
     (record,) = caplog.records
-    assert "1 files of labels without an image, such as " in record.getMessage()
+    assert "1 file of labels without an image, such as " in record.getMessage()
     assert "b.txt: no image belongs to it" in record.getMessage()
