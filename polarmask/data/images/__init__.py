@@ -1,10 +1,9 @@
 """Image files and label images as tensors and arrays: of any format, any depth, any channels."""
 
+from .pixels import DataError
 from .reading import (
     DARK,
     SUFFIXES,
-    DataError,
-    LargeTiff,
     check_channels,
     image_remarks,
     image_size,
@@ -14,6 +13,7 @@ from .reading import (
     read_image,
     read_labels,
 )
+from .tiff import LargeTiff
 
 __all__ = [
     "DARK",

@@ -11,7 +11,6 @@ from .pixels import Channels, DataError, Pixels, as_image, check_numbers, check_
 from .tiff import (
     LOSSY,
     TRANSPARENT,
-    LargeTiff,
     is_tiff,
     read_tiff,
     tiff_channels,
@@ -19,22 +18,6 @@ from .tiff import (
     tiff_orientation,
     tiff_size,
 )
-
-__all__ = [
-    "SUFFIXES",
-    "TIFF",
-    "UPRIGHT",
-    "DataError",
-    "LargeTiff",
-    "check_channels",
-    "image_remarks",
-    "image_size",
-    "inside",
-    "is_float",
-    "is_turned",
-    "read_image",
-    "read_labels",
-]
 
 TIFF = {".tif", ".tiff", ".lsm"}
 SUFFIXES = {  # in lower case
